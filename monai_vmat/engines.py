@@ -1,0 +1,196 @@
+"""What the bundle's trainer and evaluators need besides MONAI: batches, the conditioned inferer, weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.engines import PrepareBatch
+from monai.inferers import Inferer, sliding_window_inference
+from monai.utils import convert_to_tensor
+from torch import Tensor, nn
+
+from monai_vmat.errors import InputError
+from monai_vmat.masks import DOSE_REGION, unpack_mask
+from monai_vmat.protocol import Protocol
+
+logger = logging.getLogger(__name__)
+
+
+def flag(value: bool | str) -> bool:
+    """A switch as configurations and command lines give it: true, false or their texts.
+
+    Raises:
+        InputError: for anything else.
+    """
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise InputError(f"setting {value!r}", "true or false was expected", "Correct it")
+    return text == "true"
+
+
+def memory_format(channels_last: bool | str) -> torch.memory_format:
+    """The memory format of the network's weights."""
+    return torch.channels_last_3d if flag(channels_last) else torch.contiguous_format
+
+
+class PrepareDoseBatch(PrepareBatch):
+    """Split a collated batch into the network's input and the reference that losses and metrics use.
+
+    Returns ``(image, reference, args, kwargs)`` as MONAI's trainers expect: ``image`` (B, C, X, Y, Z) float32; ``reference``
+    a dict of ``dose`` (B, 1, X, Y, Z) float32 fraction of the prescription (absent at inference), ``structures`` (B, 1, X, Y,
+    Z) bits, ``region`` likewise bool, ``prescription_gy`` (B, targets); ``kwargs`` holds ``constraints`` (B, N).
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+
+    def __call__(
+        self, batchdata: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Tensor]]:
+        def take(key: str, dtype: torch.dtype | None = None) -> Tensor:
+            return batchdata[key].to(device=device, dtype=dtype, non_blocking=non_blocking, **kwargs)
+
+        structures = convert_to_tensor(take("structures"), track_meta=False)
+        reference = {
+            "structures": structures,
+            "region": unpack_mask(structures, DOSE_REGION, self.protocol),
+            "prescription_gy": take("prescription_gy"),
+        }
+        if "label" in batchdata:
+            reference["dose"] = convert_to_tensor(take("label", torch.float32), track_meta=False)
+        return take("image", torch.float32), reference, (), {"constraints": take("constraints", torch.float32)}
+
+
+class DoseInferer(Inferer):
+    """Run the network on the whole image or on sliding windows, each window with its own patient's constraints.
+
+    MONAI's SlidingWindowInferer hands keyword arguments on whole, so that a batch of two images would break; here every
+    window gets the constraint vector of the image it was cut from. The network runs under bfloat16 autocast if
+    ``amp`` is set, on a CPU and on a GPU alike; the result is float32.
+
+    Args:
+        roi_size: window (X, Y, Z); a component of -1 takes the image's own extent. -1 alone: the image in one piece, which
+            is what training patches want.
+        sw_batch_size: windows per forward pass.
+        overlap: share of overlap between windows; they are blended with Gaussian weights.
+        amp: run the network in bfloat16 where that is safe.
+        channels_last: hand images over in channels-last format (faster convolutions on most machines).
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int] | int = -1,
+        *,
+        sw_batch_size: int = 1,
+        overlap: float = 0.25,
+        amp: bool | str = False,
+        channels_last: bool | str = False,
+    ) -> None:
+        super().__init__()
+        self.roi_size = roi_size
+        self.sw_batch_size = sw_batch_size
+        self.overlap = overlap
+        self.amp = flag(amp)
+        self.channels_last = flag(channels_last)
+
+    def __call__(
+        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, constraints: Tensor, **kwargs: Any
+    ) -> Tensor:
+        if self.roi_size == -1:
+            return self._forward(network, convert_to_tensor(inputs, track_meta=False), constraints)
+
+        def predict(windows: Tensor, positions: list[list[slice]]) -> Tensor:
+            owners = [position[0].start for position in positions]
+            return self._forward(network, windows, constraints[owners])
+
+        blended = sliding_window_inference(
+            inputs,
+            self.roi_size,
+            self.sw_batch_size,
+            predict,
+            self.overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+            with_coord=True,
+        )
+        return convert_to_tensor(blended, track_meta=False)
+
+    def _forward(self, network: Callable[..., Tensor], image: Tensor, constraints: Tensor) -> Tensor:
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            return network(image, constraints).float()
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, weights only: nothing in it is executed.
+
+    Raises:
+        InputError: when it is missing, damaged or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such checkpoint", "Train first, or name one with --weights FILE")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, f"is not a whole checkpoint of tensors ({reason})", "Use another checkpoint") from error
+    if not isinstance(content, dict):
+        raise InputError(path, f"expected a dictionary, got {type(content).__name__}", "Use another checkpoint")
+    return content
+
+
+def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+    """Load the weights of a checkpoint (its ``network`` entry, or a bare state dict) into ``network`` and return it.
+
+    Raises:
+        InputError: when the checkpoint is of another architecture, naming what differs.
+    """
+    content = load_checkpoint(path, device)
+    check_and_load(path, network, content.get("network", content))
+    return network
+
+
+def check_and_load(path: str | Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
+    own = network.state_dict()
+    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    shapes = [
+        f"{name} {tuple(getattr(weights[name], 'shape', ()))} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and getattr(weights[name], "shape", None) != own[name].shape
+    ]
+    if missing or unknown or shapes:
+
+        def some(names: list[str]) -> str:
+            return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+        parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
+        raise InputError(
+            path,
+            f"holds the weights of another architecture ({'; '.join(parts)})",
+            "Use the configuration that it was trained with (training_config.json beside it)",
+        )
+    network.load_state_dict(weights)
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate at a step: a linear rise over ``warmup`` steps, then half a cosine to 0 at ``total``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def train(trainer: Engine) -> None:
+    """Run the trainer; a run that has reached its last epoch already is left as it is (Ignite would begin it again)."""
+    if trainer.state.epoch >= trainer.state.max_epochs:
+        logger.info(f"The run has finished its {trainer.state.max_epochs} epochs already")
+        return
+    trainer.run()

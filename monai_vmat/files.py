@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from monai_vmat.errors import InputError
+
+
+@contextlib.contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place in one step.
+
+    When the block fails, or the process dies in it, whatever was at ``path`` stays as it was. Folders are made as needed.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(path, problem, "Free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, whole or not at all. NaN is refused: JSON has none."""
+    with write_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: when it is missing, unreadable or not JSON (NaN and Infinity are not).
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error})", "Check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"is not valid JSON ({error})", "Repair or remake the file") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

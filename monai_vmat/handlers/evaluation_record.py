@@ -1,0 +1,112 @@
+"""What an evaluation leaves: the predicted doses, every figure as JSON, and a table on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from monai_vmat import provenance
+from monai_vmat.case import write_dose
+from monai_vmat.console import say, table
+from monai_vmat.files import write_json
+from monai_vmat.handlers.case_metrics import predicted_gy
+from monai_vmat.protocol import Protocol
+
+RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
+CONVENTIONS = {
+    "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
+    "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy inside it",
+    "D95": "numpy linear percentile 5 of the structure's voxels; gap = predicted - reference",
+    "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
+    "std": "population standard deviation over cases",
+}
+
+
+class EvaluationRecord:
+    """Write ``<case_id>_pred.npz`` for each case and ``evaluation_results.json`` at the end, and show the result.
+
+    Args:
+        folder: where the files go.
+        protocol: the protocol.
+        experiment, split, checkpoint: what was evaluated.
+        project_root: where the git commit is looked up.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, protocol: Protocol, experiment: str, split: str, checkpoint: str | Path, project_root: str
+    ) -> None:
+        self.folder = Path(folder)
+        self.protocol = protocol
+        self.facts = {
+            "experiment": experiment,
+            "split": split,
+            "checkpoint": Path(checkpoint).name,
+            "protocol": protocol.name,
+            "git_commit": provenance.git_commit(project_root),
+            "versions": provenance.versions(),
+        }
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_predictions)
+        engine.add_event_handler(Events.COMPLETED, self._write_results)
+
+    def _write_predictions(self, engine: Engine) -> None:
+        for item, out in zip(engine.state.batch, engine.state.output, strict=True):
+            pred_gy = predicted_gy(out, self.protocol)
+            affine = item["structures"].affine.numpy()
+            write_dose(
+                self.folder / f"{item['case_id']}_pred.npz",
+                pred_gy,
+                affine,
+                {"case_id": item["case_id"], "note": RESEARCH_ONLY},
+            )
+
+    def _write_results(self, engine: Engine) -> None:
+        results, summary = engine.state.case_results, engine.state.case_summary
+        path = self.folder / "evaluation_results.json"
+        write_json(
+            path,
+            {
+                **self.facts,
+                "note": RESEARCH_ONLY,
+                "conventions": CONVENTIONS,
+                "n_cases": len(results),
+                "aggregate_metrics": summary,
+                "per_case_results": results,
+            },
+        )
+        say()
+        say(results_table(results, self.protocol))
+        say()
+        say(f"{self.facts['experiment']}, {self.facts['split']} split, {len(results)} cases, {self.facts['checkpoint']}")
+        say(f"  MAE {summary['mae_gy_mean']:.2f} Gy (whole volume), {summary['mae_body_gy_mean']:.2f} Gy (body)")
+        if summary.get("openkbp_dose_score_gy") is not None:
+            dose_score, dvh_score = summary["openkbp_dose_score_gy"], summary["openkbp_dvh_score_gy"]
+            say(f"  OpenKBP dose score {dose_score:.3f} Gy, DVH score {dvh_score:.3f} Gy")
+        say(f"  {path}")
+
+
+def results_table(results: Sequence[dict[str, Any]], protocol: Protocol) -> str:
+    """A row a case: MAE, each target's D95 predicted and reference, and OpenKBP's dose error where it applies; mean below."""
+    targets = [t.name for t in protocol.targets]
+    header = ["case", "MAE Gy", "body MAE"]
+    header += [h for t in targets for h in (f"{t} D95", "ref")]
+    scored = "openkbp" in protocol.scores
+    if scored:
+        header += ["dose error", "DVH error"]
+    rows = []
+    for r in results:
+        row = [r["case_id"], r["dose_metrics"]["mae_gy"], r["dose_metrics"]["mae_body_gy"]]
+        for target in targets:
+            d95 = r["dvh"].get(target, {}).get("D95")
+            row += [d95["predicted"], d95["reference"]] if d95 else [None, None]
+        if scored:
+            errors = [abs(e) for e in r["openkbp"]["dvh_errors_gy"].values()]
+            row += [r["openkbp"]["dose_error_gy"], sum(errors) / len(errors)]
+        rows.append(row)
+    means = [[v for v in column if v is not None] for column in zip(*(row[1:] for row in rows))]
+    rows.append(["mean", *(sum(m) / len(m) if m else None for m in means)])
+    return table(header, rows)

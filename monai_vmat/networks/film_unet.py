@@ -1,0 +1,169 @@
+"""A residual 3D U-Net whose every block is modulated by the plan's constraint vector."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from monai_vmat.networks.conv3d import Conv3d
+from monai_vmat.networks.group_norm import GroupNorm
+
+# Groups of every GroupNorm, and the factor by which four poolings shrink the grid.
+NORM_GROUPS = 8
+DIVISOR = 16
+
+
+class FiLMBlock(nn.Module):
+    """Two 3x3x3 convolutions with GroupNorm and SiLU, FiLM between them, and a shortcut around them.
+
+    FiLM (feature-wise linear modulation, Perez et al. 2018, doi:10.1609/aaai.v32i1.11671) scales and shifts every
+    feature map by amounts computed from the condition: ``h * (1 + scale) + shift``.
+
+    With ``checkpointing`` the backward pass computes the activations again instead of keeping them.
+
+    Shapes: ``x`` (B, in_channels, X, Y, Z) and ``condition`` (B, condition_dim) give (B, out_channels, X, Y, Z).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.conv1 = Conv3d(in_channels, out_channels, 3, padding=1)
+        self.norm1 = GroupNorm(NORM_GROUPS, out_channels)
+        self.cond_mlp = nn.Sequential(nn.SiLU(), nn.Linear(condition_dim, 2 * out_channels))
+        self.conv2 = Conv3d(out_channels, out_channels, 3, padding=1)
+        self.norm2 = GroupNorm(NORM_GROUPS, out_channels)
+        self.residual = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            if self.checkpointing and self.training:
+                return checkpoint(self._compute, x, condition, use_reentrant=False)
+        return self._compute(x, condition)
+
+    def _compute(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.cond_mlp(condition)[:, :, None, None, None].chunk(2, dim=1)
+        h = F.silu(self.norm1(self.conv1(x)))
+        h = h * (1 + scale) + shift
+        return F.silu(self.norm2(self.conv2(h))) + self.residual(x)
+
+
+class AttentionGate(nn.Module):
+    """Additive attention on a skip connection (Oktay et al. 2018, arXiv:1804.03999).
+
+    Shapes: ``skip`` and ``gate`` (B, C, X, Y, Z), on the same grid, give ``skip`` weighted by a map in 0..1.
+    """
+
+    def __init__(self, skip_channels: int, gate_channels: int) -> None:
+        super().__init__()
+        hidden = max(skip_channels // 2, 1)
+        self.from_skip = nn.Conv3d(skip_channels, hidden, 1)
+        self.from_gate = nn.Conv3d(gate_channels, hidden, 1)
+        self.weight = nn.Conv3d(hidden, 1, 1)
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        return skip * torch.sigmoid(self.weight(F.relu(self.from_skip(skip) + self.from_gate(gate))))
+
+
+class FiLMUNet(nn.Module):
+    """Residual 3D U-Net that predicts dose from image channels, conditioned on the plan's constraints.
+
+    Four encoder levels of widths b, 2b, 4b, 8b and a bottleneck of 8b; max-pooling by 2; a decoder of widths 4b, 2b, b, b
+    with trilinear upsampling and concatenated skips (Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28); a 1x1x1
+    output convolution, always in float32 because a bfloat16 step at 70 Gy is 0.5 Gy. Every block is modulated by the
+    constraints (see :class:`FiLMBlock`). With 9 inputs and ``base_channels=48`` it has 23,732,801 parameters.
+
+    Args:
+        in_channels: channels of the image (CT, signed distances, ...).
+        constraint_dim: length of the constraint vector; 13 for ``prostate_sib``.
+        base_channels: width b of the first level, a multiple of 8.
+        embedding_dim: width of the constraint embedding.
+        attention: gate the skip connections by additive attention.
+        checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        use_film: ``False`` ignores the constraints (the ``no_film`` ablation): every vector then acts as zeros do.
+
+    Shapes:
+        ``image`` (B, in_channels, X, Y, Z), any size (padded to a multiple of 16 inside); ``constraints``
+        (B, constraint_dim). Returns (B, 1, X, Y, Z): dose as a fraction of the primary prescription, float32.
+
+    Raises:
+        ValueError: when ``base_channels`` is not a positive multiple of 8, or the inputs' shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        constraint_dim: int = 13,
+        base_channels: int = 48,
+        embedding_dim: int = 256,
+        attention: bool = False,
+        checkpointing: bool = False,
+        use_film: bool = True,
+    ) -> None:
+        super().__init__()
+        if base_channels < NORM_GROUPS or base_channels % NORM_GROUPS:
+            raise ValueError(f"base_channels must be a positive multiple of {NORM_GROUPS}, got {base_channels}")
+        self.in_channels = in_channels
+        self.constraint_dim = constraint_dim
+        self.use_film = use_film
+        self.divisor = DIVISOR  # TorchScript reads attributes, not module globals
+        b = base_channels
+        self.constraint_mlp = nn.Sequential(
+            nn.Linear(constraint_dim, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
+        )
+        self.enc1 = FiLMBlock(in_channels, b, embedding_dim, checkpointing)
+        self.enc2 = FiLMBlock(b, 2 * b, embedding_dim, checkpointing)
+        self.enc3 = FiLMBlock(2 * b, 4 * b, embedding_dim, checkpointing)
+        self.enc4 = FiLMBlock(4 * b, 8 * b, embedding_dim, checkpointing)
+        self.bottleneck = FiLMBlock(8 * b, 8 * b, embedding_dim, checkpointing)
+        self.dec4 = FiLMBlock(8 * b + 8 * b, 4 * b, embedding_dim, checkpointing)
+        self.dec3 = FiLMBlock(4 * b + 4 * b, 2 * b, embedding_dim, checkpointing)
+        self.dec2 = FiLMBlock(2 * b + 2 * b, b, embedding_dim, checkpointing)
+        self.dec1 = FiLMBlock(b + b, b, embedding_dim, checkpointing)
+        self.att4 = AttentionGate(8 * b, 8 * b) if attention else None
+        self.att3 = AttentionGate(4 * b, 4 * b) if attention else None
+        self.att2 = AttentionGate(2 * b, 2 * b) if attention else None
+        self.att1 = AttentionGate(b, b) if attention else None
+        self.out_conv = nn.Conv3d(b, 1, 1)
+
+    def forward(self, image: Tensor, constraints: Tensor) -> Tensor:
+        if image.dim() != 5 or image.shape[1] != self.in_channels:
+            raise ValueError(f"image: expected (B, {self.in_channels}, X, Y, Z), got {list(image.shape)}")
+        if constraints.dim() != 2 or constraints.shape[1] != self.constraint_dim:
+            raise ValueError(f"constraints: expected (B, {self.constraint_dim}), got {list(constraints.shape)}")
+        if constraints.shape[0] != image.shape[0]:
+            raise ValueError(f"{constraints.shape[0]} constraint vectors for a batch of {image.shape[0]} images")
+        nx, ny, nz = image.shape[2], image.shape[3], image.shape[4]
+        pad = [0, -nz % self.divisor, 0, -ny % self.divisor, 0, -nx % self.divisor]
+        x = F.pad(image, pad, mode="replicate") if sum(pad) > 0 else image
+        condition = self.constraint_mlp(constraints if self.use_film else torch.zeros_like(constraints))
+
+        skip1 = self.enc1(x, condition)
+        skip2 = self.enc2(F.max_pool3d(skip1, 2), condition)
+        skip3 = self.enc3(F.max_pool3d(skip2, 2), condition)
+        skip4 = self.enc4(F.max_pool3d(skip3, 2), condition)
+        h = self.bottleneck(F.max_pool3d(skip4, 2), condition)
+
+        up = _upsample(h)
+        h = self.dec4(torch.cat([up, skip4 if self.att4 is None else self.att4(skip4, up)], 1), condition)
+        up = _upsample(h)
+        h = self.dec3(torch.cat([up, skip3 if self.att3 is None else self.att3(skip3, up)], 1), condition)
+        up = _upsample(h)
+        h = self.dec2(torch.cat([up, skip2 if self.att2 is None else self.att2(skip2, up)], 1), condition)
+        up = _upsample(h)
+        h = self.dec1(torch.cat([up, skip1 if self.att1 is None else self.att1(skip1, up)], 1), condition)
+        return self._head(h)[:, :, :nx, :ny, :nz]
+
+    def _head(self, h: Tensor) -> Tensor:
+        h = h.float()
+        if torch.jit.is_scripting():  # autocast cannot be switched off there: the 1x1x1 convolution as a sum of products
+            bias = self.out_conv.bias
+            assert bias is not None
+            return (h * self.out_conv.weight).sum(1, keepdim=True) + bias
+        with torch.autocast(h.device.type, enabled=False):
+            return self.out_conv(h)
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)

@@ -1,0 +1,110 @@
+"""Reading .npz archives from strangers: nothing is unpickled, nothing is believed before it is checked."""
+
+from __future__ import annotations
+
+import math
+import sys
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+
+from monai_vmat.errors import InputError
+from monai_vmat.files import write_whole
+
+# A volume of 1024^3 float32 voxels; anything larger is a damaged header or an archive bomb.
+MAX_ARRAY_BYTES = 4 * 1024**3
+_CHUNK_BYTES = 1024**2
+
+_REMAKE = "Copy or convert the file again"
+
+
+class NpzArchive:
+    """A context manager that reads named arrays of an ``.npz`` file.
+
+    Every array's header is checked before its data is read: plain number or text types only, and a size that agrees with
+    the archive's directory.
+
+    Raises:
+        InputError: when the file is missing, is no zip archive, is truncated or corrupt, or a named array is missing,
+            pickled or of an absurd size.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._zip = zipfile.ZipFile(self.path)
+        except FileNotFoundError as error:
+            raise InputError(self.path, "does not exist", "Check the path") from error
+        except IsADirectoryError as error:
+            raise InputError(self.path, "is a folder, a .npz file was expected", "Name a file") from error
+        except PermissionError as error:
+            raise InputError(self.path, f"cannot be read ({error.strerror})", "Change the file's permissions") from error
+        except Exception as error:  # a damaged directory fails in many ways
+            raise InputError(self.path, f"is not a whole .npz archive ({error})", _REMAKE) from error
+        self.names = tuple(n.removesuffix(".npy") for n in self._zip.namelist() if n.endswith(".npy"))
+
+    def __enter__(self) -> NpzArchive:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._zip.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def read(self, name: str) -> np.ndarray:
+        """Return the array ``name``."""
+        if name not in self.names:
+            raise InputError(self.path, f"array '{name}' is missing (found: {', '.join(self.names) or 'none'})", _REMAKE)
+        try:
+            info = self._zip.getinfo(f"{name}.npy")
+            with self._zip.open(info) as member:
+                shape, fortran, dtype = self._header(member, name)
+                size = math.prod(shape) * dtype.itemsize
+                if size > MAX_ARRAY_BYTES or size != info.file_size - member.tell():
+                    raise InputError(
+                        self.path,
+                        f"array '{name}': shape {shape} of {dtype} needs {size} bytes, the archive holds "
+                        f"{info.file_size - member.tell()} and {MAX_ARRAY_BYTES} are allowed",
+                        _REMAKE,
+                    )
+                buffer = np.empty(size, np.uint8)  # takes memory only as data arrives, and holds it once
+                filled = 0
+                while chunk := member.read(_CHUNK_BYTES):
+                    buffer[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                    filled += len(chunk)
+            if filled != size:
+                raise InputError(self.path, f"array '{name}' is cut short ({filled} of {size} bytes)", _REMAKE)
+            array = np.ndarray(shape, dtype, buffer, order="F" if fortran else "C")
+            if dtype.kind == "U" and (buffer.view(np.dtype("u4").newbyteorder(dtype.byteorder)) > sys.maxunicode).any():
+                raise InputError(self.path, f"array '{name}' holds bytes that are no characters", _REMAKE)
+            return array
+        except InputError:
+            raise
+        except Exception as error:  # headers and data of strangers fail in many ways in numpy, ast, tokenize, zlib, lzma...
+            raise InputError(self.path, f"array '{name}' cannot be read ({error or type(error).__name__})", _REMAKE) from error
+
+    def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+        version = np.lib.format.read_magic(member)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
+        else:
+            raise InputError(self.path, f"array '{name}' has format version {version}, 1.0 or 2.0 was expected", _REMAKE)
+        if dtype.kind not in "biufU":
+            raise InputError(
+                self.path,
+                f"array '{name}' is of type '{dtype}', plain numbers or text were expected (pickled objects are never read)",
+                "Save it as a number array, or migrate the file",
+            )
+        return shape, fortran, dtype
+
+
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a compressed ``.npz``, whole or not at all."""
+    with write_whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle

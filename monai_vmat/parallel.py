@@ -1,0 +1,51 @@
+"""Work on many files in parallel processes, with a progress bar and a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from monai_vmat.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int, unit: str) -> list[Result]:
+    """``[work(item) for item in items]`` in fresh processes of one numeric thread each.
+
+    After Ctrl-C or SIGTERM what is begun ends whole and what waits is not begun; KeyboardInterrupt is raised.
+
+    Args:
+        work: a function of a module (it is pickled).
+        items: its arguments.
+        workers: processes at most.
+        unit: what an item is, for the progress bar.
+
+    Raises:
+        InputError: when a process was killed.
+    """
+    if not items:
+        return []
+    for variable in _THREAD_VARIABLES:  # workers inherit them; libraries read them when they are first imported there
+        os.environ.setdefault(variable, "1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being killed politely ends like Ctrl-C
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn")) as pool:
+        try:
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which workers inherit: only this process hears Ctrl-C
+            results = pool.map(work, items)
+            signal.signal(signal.SIGINT, handler)
+            return list(tqdm(results, total=len(items), unit=unit))
+        except BrokenProcessPool as error:
+            raise InputError("--workers", "a process was killed (out of memory?)", "Use fewer and start again") from error
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,27 @@
+"""Predictions and results on disk, and the table that is shown."""
+
+import json
+
+import numpy as np
+import pytest
+
+from monai_vmat.handlers.evaluation_record import EvaluationRecord
+
+
+def test_files_and_table(tmp_path, head_and_neck, make_case, evaluate_cases, capsys):
+    cases = [make_case(head_and_neck, case_id=f"c{i}", seed=i, absent=("PTV56",) if i else ()) for i in (0, 1)]
+    facts = {"experiment": "e", "split": "test", "checkpoint": "/somewhere/best.pt", "project_root": str(tmp_path)}
+    evaluate_cases(head_and_neck, cases, 2.0, EvaluationRecord(tmp_path, protocol=head_and_neck, **facts))
+    results = json.loads((tmp_path / "evaluation_results.json").read_text())
+    assert results["n_cases"] == 2 and results["checkpoint"] == "best.pt"
+    # what earlier users' notebooks read
+    assert results["aggregate_metrics"]["gamma_pass_rate_mean"] is None
+    assert results["aggregate_metrics"]["mae_gy_mean"] == pytest.approx(2.0, abs=1e-3)
+    assert results["per_case_results"][1]["dose_metrics"]["mae_gy"] == pytest.approx(2.0, abs=1e-3)
+    with np.load(tmp_path / "c0_pred.npz", allow_pickle=False) as saved:
+        assert saved["dose"] * saved["dose_scale_gy"] == pytest.approx(cases[0].dose_gy + 2.0, abs=0.0051)
+        assert np.allclose(saved["affine"], cases[0].affine) and "not a medical device" in str(saved["metadata"])
+    shown = capsys.readouterr().out
+    assert "OpenKBP dose score" in shown and "c1" in shown and "mean" in shown
+    row = next(line.split() for line in shown.splitlines() if line.startswith("c1"))
+    assert row[1] == "2.00" and "-" in row  # MAE; no PTV56

@@ -1,0 +1,156 @@
+"""Checkpoints: what is kept, what is restored, what is refused, and that a crash between the files does no harm."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_vmat.errors import InputError
+from monai_vmat.handlers import training_checkpoint
+from monai_vmat.handlers.training_checkpoint import TrainingCheckpoint, best_checkpoint, default_weights, may_train
+
+
+class Run:
+    """A training of a linear network whose validation gives the values it is told."""
+
+    def __init__(self, folder, values, width=2):
+        torch.manual_seed(0)
+        self.network = torch.nn.Linear(width, 1)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 0.9**step)
+        self.validator = Engine(lambda engine, batch: None)
+        self.validator.state = SimpleNamespace(best_metric=-1, best_metric_epoch=-1)
+        self.values, self.width = values, width
+        self.trainer = Engine(self.step)
+        self.trainer.state.max_epochs, self.trainer.state.epoch_length, self.trainer.state.iteration = len(values), 2, 0
+        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, self.validate)
+        options = {"network": self.network, "evaluated_network": self.network, "validator": self.validator}
+        self.checkpoint = TrainingCheckpoint(folder, optimizer=self.optimizer, scheduler=self.scheduler, **options)
+        self.checkpoint.attach(self.trainer)
+
+    def step(self, engine, batch):
+        self.optimizer.zero_grad()
+        self.network(torch.randn(4, self.width)).square().mean().backward()
+        self.optimizer.step()
+        self.scheduler.step()
+
+    def validate(self, engine):
+        value, state = self.values[engine.state.epoch - 1], self.validator.state
+        if state.best_metric_epoch == -1 or value < state.best_metric:
+            state.best_metric, state.best_metric_epoch = value, engine.state.epoch
+
+    def go(self, until=None):
+        if until:
+            self.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=until), lambda e: e.terminate())
+        self.trainer.run([0, 0])
+        return self
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_the_best_is_kept_under_its_name(tmp_path):
+    Run(tmp_path, [3.0, 1.5, 2.0]).go()
+    assert names(tmp_path) == ["best-epoch=002-val_mae_gy=1.500.pt", "last.pt"]
+    best = torch.load(best_checkpoint(tmp_path), weights_only=True)
+    assert (best["epoch"], best["val_mae_gy"]) == (2, 1.5)
+
+
+def test_resumed_equals_undisturbed_bit_for_bit(tmp_path):
+    values = [3.0, 2.0, 2.5, 1.0]
+    whole = Run(tmp_path / "a", values).go()
+    Run(tmp_path / "b", values).go(until=2)
+    torch.manual_seed(99)  # whatever a new process starts with
+    resumed = Run(tmp_path / "b", values)
+    torch.manual_seed(99)
+    resumed.checkpoint.restore(resumed.trainer)
+    assert resumed.trainer.state.epoch == 2 and resumed.validator.state.best_metric == 2.0
+    resumed.go()
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+    assert resumed.scheduler.get_last_lr() == whole.scheduler.get_last_lr()
+
+
+def test_a_crash_before_last_keeps_both_bests(tmp_path, monkeypatch):
+    run = Run(tmp_path, [3.0, 1.0])
+    run.go(until=1)
+    run = Run(tmp_path, [3.0, 1.0])
+    run.checkpoint.restore(run.trainer)
+    save = training_checkpoint._save
+
+    def crash(content, path):
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
+        save(content, path)
+
+    monkeypatch.setattr(training_checkpoint, "_save", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run.go()
+    assert names(tmp_path) == ["best-epoch=001-val_mae_gy=3.000.pt", "best-epoch=002-val_mae_gy=1.000.pt", "last.pt"]
+    monkeypatch.setattr(training_checkpoint, "_save", save)
+    again = Run(tmp_path, [3.0, 1.0])
+    again.checkpoint.restore(again.trainer)
+    assert again.trainer.state.epoch == 1
+    again.go()
+    assert names(tmp_path) == ["best-epoch=002-val_mae_gy=1.000.pt", "last.pt"]
+
+
+def test_nothing_there_starts_afresh(tmp_path):
+    run = Run(tmp_path, [1.0])
+    run.checkpoint.restore(run.trainer)
+    assert run.trainer.state.epoch == 0
+
+
+def test_another_architecture_is_refused(tmp_path):
+    Run(tmp_path, [1.0]).go()
+    other = Run(tmp_path, [1.0, 1.0], width=3)
+    with pytest.raises(InputError, match="last.pt.*another architecture"):
+        other.checkpoint.restore(other.trainer)
+
+
+@pytest.mark.parametrize("entry", ["optimizer", "scheduler", "epoch", "random_state"])
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path, entry):
+    Run(tmp_path, [1.0]).go()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content[entry]
+    torch.save(content, tmp_path / "last.pt")
+    run = Run(tmp_path, [1.0, 1.0])
+    with pytest.raises(InputError, match=f"last.pt.*{entry}"):
+        run.checkpoint.restore(run.trainer)
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
+    may_train(tmp_path, resume=False)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").touch()
+    for resume in (True, "true", "True"):
+        may_train(tmp_path, resume)
+    with pytest.raises(InputError, match="true or false"):
+        may_train(tmp_path, "yes")
+    for resume in (False, "false"):
+        with pytest.raises(InputError, match="--resume true"):
+            may_train(tmp_path, resume)
+
+
+def test_no_best_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="Train first.*--weights"):
+        best_checkpoint(tmp_path)
+
+
+def test_shipped_weights_come_first(tmp_path):
+    Run(tmp_path / "run" / "checkpoints", [1.0]).go()
+    assert default_weights(tmp_path / "bundle", tmp_path / "run") == best_checkpoint(tmp_path / "run" / "checkpoints")
+    (tmp_path / "bundle" / "models").mkdir(parents=True)
+    (tmp_path / "bundle" / "models" / "model.pt").touch()
+    assert default_weights(tmp_path / "bundle", tmp_path / "run").endswith("model.pt")
+
+
+def test_epochs_of_another_length_are_refused(tmp_path):
+    Run(tmp_path, [1.0]).go()
+    run = Run(tmp_path, [1.0, 1.0])
+    run.trainer.state.epoch_length = 3
+    with pytest.raises(InputError, match="last.pt.*3 steps"):
+        run.checkpoint.restore(run.trainer)

@@ -1,0 +1,129 @@
+"""Batches, the conditioned inferer, weights and the learning rate."""
+
+import pytest
+import torch
+
+from monai_vmat.engines import DoseInferer, PrepareDoseBatch, flag, load_checkpoint, load_weights, memory_format, warmup_cosine
+from monai_vmat.errors import InputError
+from monai_vmat.masks import DOSE_REGION, bit_names
+from monai_vmat.networks.film_unet import FiLMUNet
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    return FiLMUNet(2, 3, base_channels=8, embedding_dim=8, **options).eval()
+
+
+def test_prepared_batch(head_and_neck):
+    structures = torch.zeros(2, 1, 4, 4, 4, dtype=torch.int16)
+    structures[0, 0, 0] |= 1 << bit_names(head_and_neck).index(DOSE_REGION)
+    batch = {
+        "image": torch.rand(2, 13, 4, 4, 4).half(),
+        "label": torch.rand(2, 1, 4, 4, 4),
+        "structures": structures,
+        "prescription_gy": torch.full((2, 3), 70.0),
+        "constraints": torch.rand(2, 10),
+    }
+    image, reference, args, kwargs = PrepareDoseBatch(head_and_neck)(batch, "cpu")
+    assert image.dtype == torch.float32 and torch.equal(kwargs["constraints"], batch["constraints"]) and args == ()
+    assert set(reference) == {"dose", "structures", "region", "prescription_gy"}
+    assert int(reference["region"].sum()) == 16
+    del batch["label"]
+    assert "dose" not in PrepareDoseBatch(head_and_neck)(batch, "cpu")[1]
+
+
+def test_every_window_gets_its_own_patients_constraints():
+    """A batch of two patients equals the two patients one by one: windows of both share forward passes."""
+    network = tiny()
+    images, constraints = torch.rand(2, 2, 40, 24, 24), torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, -1.0]])
+    inferer = DoseInferer((16, 16, 16), sw_batch_size=3, overlap=0.5)
+    with torch.no_grad():
+        both = inferer(images, network, constraints=constraints)
+        singles = [inferer(images[i : i + 1], network, constraints=constraints[i : i + 1]) for i in (0, 1)]
+        swapped = inferer(images, network, constraints=constraints.flip(0))
+    assert torch.allclose(both, torch.cat(singles), atol=1e-5)
+    assert not torch.allclose(both, swapped, atol=1e-3)
+
+
+def test_windows_blend_to_the_function_of_a_pointwise_network():
+    def pointwise(image, constraints):
+        return image[:, :1] * constraints[:, :1, None, None, None]
+
+    image = torch.rand(1, 2, 37, 21, 18)
+    out = DoseInferer((16, 16, 16), sw_batch_size=2, overlap=0.25)(image, pointwise, constraints=torch.tensor([[2.0, 0.0]]))
+    assert torch.allclose(out, 2 * image[:, :1], atol=1e-5)
+
+
+def test_whole_image_at_once_equals_the_network():
+    network, image, constraints = tiny(), torch.rand(1, 2, 20, 17, 9), torch.rand(1, 3)
+    with torch.no_grad():
+        assert torch.equal(DoseInferer(-1)(image, network, constraints=constraints), network(image, constraints))
+        channels_last = DoseInferer(-1, channels_last=True)(image, network, constraints=constraints)
+    assert torch.allclose(channels_last, network(image, constraints), atol=1e-5)
+
+
+def test_mixed_precision_is_near_and_float32():
+    network, image, constraints = tiny(), torch.rand(1, 2, 16, 16, 16), torch.rand(1, 3)
+    with torch.no_grad():
+        full, mixed = (DoseInferer(-1, amp=amp)(image, network, constraints=constraints) for amp in (False, True))
+    assert mixed.dtype == torch.float32 and not torch.equal(full, mixed)
+    assert torch.allclose(full, mixed, atol=0.05)
+
+
+def test_weights_round_trip(tmp_path):
+    network = tiny()
+    for content in (network.state_dict(), {"network": network.state_dict(), "epoch": 3}):
+        torch.save(content, tmp_path / "w.pt")
+        other = FiLMUNet(2, 3, base_channels=8, embedding_dim=8)
+        load_weights(tmp_path / "w.pt", other)
+        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("other, told", [({"base_channels": 16}, "shapes"), ({"attention": True}, "missing")])
+def test_another_architecture_is_told_in_one_line(tmp_path, other, told):
+    torch.save({"network": tiny().state_dict()}, tmp_path / "w.pt")
+    network = FiLMUNet(2, 3, **({"base_channels": 8, "embedding_dim": 8} | other))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(InputError, match=f"w.pt.*another architecture.*{told}") as caught:
+        load_weights(tmp_path / "w.pt", network)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_a_pickle_in_a_checkpoint_is_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"network": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match="evil.pt"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04 cut short"])
+def test_damaged_checkpoints(tmp_path, content):
+    (tmp_path / "bad.pt").write_bytes(content)
+    with pytest.raises(InputError, match="bad.pt"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="none.pt.*no such checkpoint.*--weights"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_switches_understand_the_command_line():
+    assert all(flag(v) for v in (True, "true", "True")) and not any(flag(v) for v in (False, "false", "False"))
+    assert memory_format("false") == torch.contiguous_format and memory_format(True) == torch.channels_last_3d
+    assert DoseInferer(amp="false").amp is False
+    for value in ("yes", 1, None):
+        with pytest.raises(InputError, match="true or false"):
+            flag(value)
+
+
+def test_learning_rate():
+    factors = [warmup_cosine(step, 10, 110) for step in range(112)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == pytest.approx(1.0)
+    assert factors[60] == pytest.approx(0.5) and factors[110] == pytest.approx(0.0) and factors[111] == pytest.approx(0.0)
+    assert warmup_cosine(0, 0, 100) == 1.0

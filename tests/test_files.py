@@ -1,0 +1,92 @@
+import os
+import stat
+
+import pytest
+
+from monai_vmat.errors import InputError
+from monai_vmat.files import read_json, write_json, write_whole
+
+
+def test_content_and_folders_appear(tmp_path):
+    path = tmp_path / "new" / "deep" / "a.txt"
+    with write_whole(path) as temporary:
+        temporary.write_text("content")
+        assert not path.exists()
+    assert path.read_text() == "content"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), write_whole(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_disk_is_full(tmp_path):
+    path = tmp_path / "a.txt"
+    problem = r"a\.txt: cannot be written \(No space left.*Free space"
+    with pytest.raises(InputError, match=problem), write_whole(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_folder_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)  # root, who runs tests in containers, may write anywhere
+    with pytest.raises(InputError, match=r"a\.txt: cannot be written \(Permission denied\)"), write_whole(tmp_path / "a.txt"):
+        pass
+
+
+@pytest.mark.parametrize("make", ["touch", "mkdir"])
+def test_the_path_is_blocked(tmp_path, make):
+    getattr(tmp_path / "blocked", make)()
+    path = tmp_path / "blocked" / "a.txt" if make == "touch" else tmp_path / "blocked"
+    with pytest.raises(InputError, match="blocked.*cannot be written"), write_whole(path) as temporary:
+        temporary.write_text("content")
+    assert os.listdir(tmp_path) == ["blocked"]
+
+
+def test_the_file_gets_ordinary_permissions(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        with write_whole(tmp_path / "a.txt") as temporary:
+            temporary.write_text("content")
+    finally:
+        assert os.umask(mask) == 0o027
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_json_round_trip(tmp_path):
+    content = {"a": [1, 2.5, None, True, "Ä"], "b": {}}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize("content", [float("nan"), float("inf"), {1, 2}])
+def test_what_json_lacks_is_not_written(tmp_path, content):
+    write_json(tmp_path / "a.json", "old")
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "a.json", {"a": content})
+    assert read_json(tmp_path / "a.json") == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[-Infinity]", b"\xff\xfe", b"[" * 100_000, b"1" * 5000])
+def test_what_is_no_json_is_not_read(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"a\.json: is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["missing.json", "."])
+def test_what_cannot_be_read(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path / name)

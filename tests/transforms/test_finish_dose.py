@@ -1,0 +1,35 @@
+"""The dose that leaves the program: whole grid, no negative values, nothing outside the dose region."""
+
+import numpy as np
+import torch
+
+from monai_vmat.masks import BODY, DOSE_REGION, pack_masks
+from monai_vmat.transforms.finish_dose import FinishDosed
+
+
+def test_crop_goes_back_to_its_place(prostate):
+    structures = torch.as_tensor(pack_masks({BODY: np.ones((6, 7, 8), bool)}, prostate)[None])
+    pred = torch.rand(1, 2, 3, 4) + 0.1
+    item = {"pred": pred, "structures": structures, "foreground_start_coord": np.asarray([1, 2, 3])}
+    out = FinishDosed(protocol=prostate)(item)["pred"]
+    assert out.shape == (1, 6, 7, 8)
+    assert torch.equal(out[:, 1:3, 2:5, 3:7], pred)
+    assert int((out != 0).sum()) == pred.numel()
+
+
+def test_negative_becomes_zero(prostate):
+    structures = torch.zeros((1, 2, 2, 2), dtype=torch.int16)
+    pred = torch.tensor([-1.0, 0.5]).repeat(4).reshape(1, 2, 2, 2)
+    item = {"pred": pred, "structures": structures, "foreground_start_coord": np.zeros(3, int)}
+    out = FinishDosed(protocol=prostate)(item)["pred"]
+    assert sorted(out.unique().tolist()) == [0.0, 0.5]
+
+
+def test_only_a_protocol_with_a_dose_region_is_masked(prostate, head_and_neck):
+    region = np.zeros((4, 4, 4), bool)
+    region[:2] = True
+    pred = torch.ones(1, 4, 4, 4)
+    for protocol, kept in ((head_and_neck, 32), (prostate, 64)):
+        structures = torch.as_tensor(pack_masks({DOSE_REGION: region}, protocol)[None])
+        item = {"pred": pred, "structures": structures, "foreground_start_coord": np.zeros(3, int)}
+        assert float(FinishDosed(protocol=protocol)(item)["pred"].sum()) == kept
