@@ -1,0 +1,281 @@
+"""The bundle as its users run it: train, evaluate, predict, resume after a crash; and what bad input is told."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.utils import BundleProperty, BundlePropertyConfig
+
+from monai_vmat.case import V2_SPACING_MM, write_case
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = "bundles/dose/configs"
+SMALL = {"base_channels": 8, "patch_size": "[16,16,16]", "max_epochs": 3, "threads": 1}
+# Padding, batches of two patients, several windows and worker processes: what the quick overlay does without.
+FULL = SMALL | {"patch_size": "[32,16,16]", "batch_size": 2, "window": "[16,16,16]", "workers": 1, "amp": "false"}
+PROSTATE = ("train.json", "quick.json")
+NECK = ("train.json", "openkbp.json", "quick.json")
+
+
+def command(run_id, configs, cwd=ROOT, **overrides):
+    folder = CONFIGS if cwd == ROOT else "configs"
+    files = "[" + ",".join(f"'{folder}/{name}'" for name in configs) + "]"
+    arguments = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in overrides.items())
+    return [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", files, *arguments]
+
+
+def bundle(run_id, configs, cwd=ROOT, **overrides):
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    return subprocess.run(command(run_id, configs, cwd, **overrides), cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def succeed(*args, **overrides):
+    done = bundle(*args, **overrides)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def refused(*args, **overrides):
+    """Run what must fail; its last line of error."""
+    done = bundle(*args, **overrides)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def cohorts(tmp_path_factory, prostate, head_and_neck, make_case, write_v2):
+    """A small cohort of each protocol."""
+    folders = {}
+    for protocol in (prostate, head_and_neck):
+        folder = folders[protocol.name] = tmp_path_factory.mktemp(protocol.name)
+        content = {"protocol": protocol.name, "training": [], "validation": [], "test": []}
+        for i, section in enumerate(("training", "training", "training", "validation", "test")):
+            if protocol is prostate and i in (0, 3):  # v2.x files train and validate beside native ones
+                write_v2(folder / f"case_{i}.npz", make_case(protocol, spacing=V2_SPACING_MM, seed=i, case_id=f"case_{i}"))
+            else:
+                write_case(make_case(protocol, seed=i, case_id=f"case_{i}"), folder / f"case_{i}.npz")
+            content[section].append({"case": f"case_{i}.npz", "case_id": f"case_{i}", "patient": f"case_{i}"})
+        (folder / "datalist.json").write_text(json.dumps(content))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def trained(cohorts, tmp_path_factory):
+    """A finished small run on the prostate cohort: its data, and the folder of runs and predictions."""
+    out = tmp_path_factory.mktemp("trained")
+    data = cohorts["prostate_sib"]
+    succeed("training", PROSTATE, dataset_dir=data, output_dir=out / "run", **FULL)
+    return data, out
+
+
+@pytest.mark.parametrize(
+    "kind, files", [("train", ["train.json"]), ("train", ["train.json", "evaluate.json"]), ("infer", ["inference.json"])]
+)
+def test_the_model_zoos_properties_are_there(kind, files):
+    folder = ROOT / CONFIGS
+    workflow = ConfigWorkflow(
+        [str(folder / name) for name in files],
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(ROOT / "bundles" / "dose"),
+    )
+    workflow.parser.parse(reset=True)
+    required = {name: p[BundlePropertyConfig.ID] for name, p in workflow.properties.items() if p[BundleProperty.REQUIRED]}
+    assert [name for name, key in required.items() if key not in workflow.parser] == []
+    optional = {name: p for name, p in workflow.properties.items() if not p[BundleProperty.REQUIRED]}
+    assert [name for name, p in optional.items() if not workflow._check_optional_id(name, p)] == []
+
+
+def test_metadata_agrees_with_the_pinned_versions():
+    metadata = json.loads((ROOT / CONFIGS / "metadata.json").read_text())
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if "==" in line)
+    stated = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    for package, version in {**stated, **metadata["required_packages_version"]}.items():
+        assert pinned[package] == version, package
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_training_leaves_its_records(trained):
+    _, out = trained
+    names = {p.name for p in (out / "run").iterdir()}
+    assert {"checkpoints", "metrics.csv", "training_config.json", "training_summary.json", "test_cases.json"} <= names
+    assert len([n for n in names if n.startswith("events.")]) == 1
+    checkpoints = sorted(p.name for p in (out / "run" / "checkpoints").iterdir())
+    assert checkpoints[1:] == ["last.pt"] and checkpoints[0].startswith("best-epoch=00")
+    config = json.loads((out / "run" / "training_config.json").read_text())
+    assert config["config"]["base_channels"] == 8  # overrides are in the record
+    assert config["config"]["learning_rate"] == 0.001  # and overlays
+    assert config["cases"]["test"] == ["case_4"]
+
+
+def test_notebooks_of_earlier_users_read_the_records(trained):
+    data, out = trained
+    metrics = pd.read_csv(out / "run" / "metrics.csv")
+    validated = metrics[metrics["val/mae_gy"].notnull()]
+    assert len(validated) == 3 and np.isfinite(validated[["epoch", "val/loss", "val/mae_gy"]].to_numpy()).all()
+    succeed(
+        "evaluating",
+        (*PROSTATE, "evaluate.json"),
+        dataset_dir=data,
+        output_dir=out / "run",
+        predictions_dir=out / "test",
+        **FULL,
+    )
+    test_results = json.loads((out / "test" / "evaluation_results.json").read_text())
+    assert test_results["aggregate_metrics"]["gamma_pass_rate_mean"] is None
+    assert test_results["per_case_results"][0]["dose_metrics"]["mae_gy"] > 0
+    assert test_results["n_cases"] == 1 and (out / "test" / "case_4_pred.npz").exists()
+
+
+def test_evaluation_repeats_the_validation(trained):
+    """The best checkpoint, evaluated on the validation split, gives the value that it was chosen for."""
+    data, out = trained
+    succeed(
+        "evaluating",
+        (*PROSTATE, "evaluate.json"),
+        dataset_dir=data,
+        output_dir=out / "run",
+        split="validation",
+        predictions_dir=out / "validation",
+        **FULL,
+    )
+    summary = json.loads((out / "run" / "training_summary.json").read_text())
+    results = json.loads((out / "validation" / "evaluation_results.json").read_text())
+    assert results["aggregate_metrics"]["mae_gy_mean"] == pytest.approx(summary["best_val_mae_gy"], rel=1e-5)
+
+
+def test_run_is_a_run_id_and_the_bundles_folder_a_place_to_start(cohorts, tmp_path):
+    options = SMALL | {"max_epochs": 1}
+    succeed(
+        "run",
+        NECK,
+        cwd=ROOT / "bundles" / "dose",
+        dataset_dir=cohorts["openkbp_head_and_neck"],
+        output_dir=tmp_path / "a",
+        **options,
+    )
+    succeed("training", NECK, dataset_dir=cohorts["openkbp_head_and_neck"], output_dir=tmp_path / "b", **options)
+    a, b = (torch.load(tmp_path / x / "checkpoints" / "last.pt", weights_only=True)["network"] for x in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, prostate, make_case):
+    _, out = trained
+    write_case(make_case(prostate, with_dose=False, case_id="new"), tmp_path / "in" / "new.npz")
+    weights = next((out / "run" / "checkpoints").glob("best*"))
+    options = {"input": tmp_path / "in", "weights": weights, "base_channels": 8, "window": -1}
+    succeed("inference", ("inference.json",), output_dir=tmp_path / "plan", **options)
+    succeed("inference", ("inference.json",), output_dir=tmp_path / "strict", constraints="{'Rectum_V50Gy': 0.0}", **options)
+    plan, strict = (np.load(tmp_path / n / "new_pred.npz", allow_pickle=False)["dose"] for n in ("plan", "strict"))
+    assert plan.shape == (24, 20, 16) and plan.max() > 0 and (plan != strict).any()
+    assert (tmp_path / "plan" / "new_pred.nii.gz").exists()
+
+
+def test_killed_and_resumed_equals_undisturbed(cohorts, tmp_path):
+    """SIGKILL in the middle of an epoch; the resumed run ends with the same weights, bit for bit."""
+    data = cohorts["openkbp_head_and_neck"]
+    options = SMALL | {"flip_probability": 0.5, "motion_probability": 0.5, "max_epochs": 6}
+    succeed("training", NECK, dataset_dir=data, output_dir=tmp_path / "whole", **options)
+    call = command("training", NECK, dataset_dir=data, output_dir=tmp_path / "killed", **options)
+    process = subprocess.Popen(
+        call, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    last = tmp_path / "killed" / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    epoch_seconds = pd.read_csv(tmp_path / "whole" / "metrics.csv")["seconds"].median()
+    time.sleep(0.5 * epoch_seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(last, weights_only=True)["epoch"] < 6, "killed too late to prove anything"
+    succeed("training", NECK, dataset_dir=data, output_dir=tmp_path / "killed", resume="true", **options)
+    whole, resumed = (torch.load(tmp_path / n / "checkpoints" / "last.pt", weights_only=True) for n in ("whole", "killed"))
+    for network in ("network", "evaluated_network"):
+        assert all(torch.equal(whole[network][k], resumed[network][k]) for k in whole[network])
+    tables = [pd.read_csv(tmp_path / n / "metrics.csv").drop(columns="seconds") for n in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(trained):
+    data, out = trained
+    before = (out / "run" / "checkpoints" / "last.pt").read_bytes()
+    told = succeed("training", PROSTATE, dataset_dir=data, output_dir=out / "run", resume="true", **FULL)
+    assert "finished" in told and (out / "run" / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_missing_data_names_folder_and_command(tmp_path):
+    told = refused("training", PROSTATE, dataset_dir=tmp_path / "nowhere", output_dir=tmp_path / "run")
+    assert str(tmp_path / "nowhere") in told and "data_scripts/openkbp_to_npz.py" in told
+    assert not (tmp_path / "run").exists()
+
+
+def without_dose(folder, content):
+    with np.load(folder / "case_1.npz", allow_pickle=False) as archive:
+        np.savez(folder / "case_1.npz", **{name: archive[name] for name in archive.files if not name.startswith("dose")})
+
+
+BAD = {
+    "truncated": (
+        "whole .npz",
+        lambda folder, content: (folder / "case_1.npz").write_bytes((folder / "case_1.npz").read_bytes()[:900]),
+    ),
+    "pickled": (
+        "pickled",
+        lambda folder, content: np.savez(
+            folder / "case_1.npz", structure_names=np.asarray(["PTV70"]), metadata=np.asarray({"a": 1}, dtype=object)
+        ),
+    ),
+    "missing file": ("not found", lambda folder, content: (folder / "case_1.npz").unlink()),
+    "missing test file": ("not found", lambda folder, content: (folder / "case_4.npz").unlink()),
+    "no dose": ("'dose' is missing", without_dose),
+    "two splits": ("two sections", lambda folder, content: content["test"][0].update(patient="case_0")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(cohorts, tmp_path, name):
+    told, damage = BAD[name]
+    source, folder = cohorts["prostate_sib"], tmp_path / "data"
+    folder.mkdir()
+    for path in source.glob("*.npz"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    content = json.loads((source / "datalist.json").read_text())
+    damage(folder, content)
+    (folder / "datalist.json").write_text(json.dumps(content))
+    line = refused("training", PROSTATE, dataset_dir=folder, output_dir=tmp_path / "run", **SMALL)
+    assert line.startswith("error: ") and told in line and str(folder) in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_architecture(trained, tmp_path):
+    data, out = trained
+    options = FULL | {"base_channels": 16}
+    line = refused("training", PROSTATE, dataset_dir=data, output_dir=out / "run", resume="true", **options)
+    assert "another architecture" in line and "last.pt" in line
+    line = refused(
+        "evaluating",
+        (*PROSTATE, "evaluate.json"),
+        dataset_dir=data,
+        output_dir=out / "run",
+        predictions_dir=tmp_path / "p",
+        **options,
+    )
+    assert "another architecture" in line and not (tmp_path / "p").exists()
+
+
+def test_an_earlier_run_is_not_overwritten(trained):
+    data, out = trained
+    assert "--resume true" in refused("training", PROSTATE, dataset_dir=data, output_dir=out / "run", **SMALL)
