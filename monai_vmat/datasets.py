@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset
 from torch.utils.data import DistributedSampler
+from tqdm import tqdm
 
 from monai_vmat.errors import InputError
 
@@ -64,6 +66,16 @@ class CaseDataset(CacheDataset):
         if self.cache_num:
             megabytes = sum(v.nbytes for item in self._cache for v in item.values() if hasattr(v, "nbytes")) / 1e6
             logger.info(f"{self.cache_num} of {len(self)} cases in memory, {megabytes / self.cache_num:.1f} MB each")
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
+        # MONAI's thread pool is left behind running when a case cannot be read, and brings the process down while it ends.
+        wanted = range(self.cache_num) if indices is None else indices
+        pool = ThreadPoolExecutor(self.num_workers or 1)
+        try:
+            items = pool.map(self._load_cache_item, wanted)
+            return list(tqdm(items, total=len(wanted), desc="Reading cases", disable=not self.progress))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def __getitem__(self, index):
         epoch = 0

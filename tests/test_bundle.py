@@ -23,7 +23,7 @@ CONFIGS = "bundles/dose/configs"
 SMALL = {"base_channels": 8, "patch_size": "[16,16,16]", "max_epochs": 3, "threads": 1}
 # Padding, batches of two patients, several windows and worker processes: what the quick overlay does without.
 FULL = SMALL | {"patch_size": "[32,16,16]", "batch_size": 2, "window": "[16,16,16]", "workers": 1, "amp": "false"}
-PROSTATE = ("train.json", "quick.json")
+PROSTATE = ("train.json",)
 NECK = ("train.json", "openkbp.json", "quick.json")
 
 
@@ -116,7 +116,7 @@ def test_training_leaves_its_records(trained):
     assert checkpoints[1:] == ["last.pt"] and checkpoints[0].startswith("best-epoch=00")
     config = json.loads((out / "run" / "training_config.json").read_text())
     assert config["config"]["base_channels"] == 8  # overrides are in the record
-    assert config["config"]["learning_rate"] == 0.001  # and overlays
+    assert config["config"]["learning_rate"] == 0.0001
     assert config["cases"]["test"] == ["case_4"]
 
 
@@ -169,6 +169,8 @@ def test_run_is_a_run_id_and_the_bundles_folder_a_place_to_start(cohorts, tmp_pa
     succeed("training", NECK, dataset_dir=cohorts["openkbp_head_and_neck"], output_dir=tmp_path / "b", **options)
     a, b = (torch.load(tmp_path / x / "checkpoints" / "last.pt", weights_only=True)["network"] for x in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
+    config = json.loads((tmp_path / "b" / "training_config.json").read_text())["config"]
+    assert config["learning_rate"] == 0.001 and config["protocol_name"] == "openkbp_head_and_neck"  # overlays are in the record
 
 
 def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, prostate, make_case):

@@ -1,5 +1,8 @@
 """Randomness is a function of seed, epoch and case; archives are read once."""
 
+import threading
+import time
+
 import pytest
 import torch
 from monai.data import DataLoader
@@ -77,6 +80,22 @@ def test_the_input_error_arrives_unwrapped(tmp_path, prostate):
     lazy = CaseDataset([{"case": str(tmp_path / "bad.npz")}], [LoadCased(protocol=prostate)], cache_rate=0.0, progress=False)
     with pytest.raises(InputError, match="bad.npz"):
         lazy[0]
+
+
+class Slow(MapTransform):
+    def __call__(self, data):
+        if data["id"] == 0:
+            raise InputError("case 0", "is bad", "Mend it")
+        time.sleep(0.3)
+        return dict(data)
+
+
+def test_no_thread_goes_on_reading_after_an_error():
+    """A thread still busy in a library when the process ends brings it down with a message of its own."""
+    before = threading.active_count()
+    with pytest.raises(InputError, match="case 0"):
+        CaseDataset([{"id": i} for i in range(20)], [Slow("id")], threads=3, progress=False)
+    assert threading.active_count() == before
 
 
 def test_an_input_error_of_a_worker_process_stays_an_input_error(tmp_path, prostate):
