@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from types import TracebackType
 
-from monai_vmat.errors import InputError
+from monai_vmat.errors import InputError, find_input_error
 
 
 def say(text: str = "") -> None:
@@ -38,9 +38,7 @@ def plain_errors() -> None:
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
+        cause = find_input_error(error)
         if cause is None:
             sys.__excepthook__(kind, error, trace)
         else:

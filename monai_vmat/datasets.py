@@ -12,7 +12,7 @@ from monai.data import CacheDataset
 from torch.utils.data import DistributedSampler
 from tqdm import tqdm
 
-from monai_vmat.errors import InputError
+from monai_vmat.errors import find_input_error
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,6 @@ class _plain_input_errors:
         return None
 
     def __exit__(self, kind, error, trace) -> None:
-        cause = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
+        cause = find_input_error(error)
         if cause is not None and cause is not error:
             raise cause from None

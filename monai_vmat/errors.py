@@ -21,3 +21,10 @@ class InputError(ValueError):
 
     def __reduce__(self):  # exceptions cross process borders by pickling; the default would pass one argument for three
         return type(self), (self.where, self.problem, self.mend)
+
+
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """The InputError that ``error`` is or was raised from: MONAI wraps ours, several times over."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_vmat import provenance
+from monai_vmat.datalist import SECTIONS, load_datalist
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json, write_whole
 
@@ -69,10 +70,9 @@ class RunRecord:
 
     def _start(self, engine: Engine) -> None:
         self.rows = [row for row in read_metrics(self.folder / "metrics.csv") if row["epoch"] <= engine.state.epoch]
-        datalist = read_json(self.datalist)
-        sections = {s: datalist.get(s, []) for s in ("training", "validation", "test")}
-        cases = {s: [item["case_id"] for item in items] for s, items in sections.items()}
-        paths = {item["case_id"]: self.datalist.parent / item["case"] for items in sections.values() for item in items}
+        datalist = load_datalist(self.datalist)
+        cases = {section: [item["case_id"] for item in datalist[section]] for section in SECTIONS}
+        paths = {item["case_id"]: item["case"] for section in SECTIONS for item in datalist[section]}
         path = self.folder / "training_config.json"
         sessions = read_json(path)["sessions"] if path.exists() else []
         session = {
