@@ -128,8 +128,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         return _json_metadata(archive) if "structure_names" in archive else {}
 
 
-def write_case(case: Case, path: str | Path) -> None:
-    """Write ``case`` as a native file, whole or not at all. The dose is rounded to 0.01 Gy (error at most 0.005 Gy)."""
+def write_case(case: Case, path: str | Path, *, smallest: bool = False) -> None:
+    """Write ``case`` as a native file, whole or not at all. The dose is rounded to 0.01 Gy (error at most 0.005 Gy).
+
+    ``smallest`` is for data that are kept in a repository: see :func:`monai_vmat.npz.write_npz`.
+    """
     names = list(case.structures)
     arrays: dict[str, np.ndarray] = {
         "ct": case.ct_hu,
@@ -155,7 +158,7 @@ def write_case(case: Case, path: str | Path) -> None:
     }
     if case.dose_gy is not None:
         arrays |= encode_dose(case.dose_gy)
-    write_npz(path, arrays)
+    write_npz(path, arrays, smallest=smallest)
 
 
 def encode_dose(dose_gy: np.ndarray) -> dict[str, np.ndarray]:

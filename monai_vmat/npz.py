@@ -104,7 +104,19 @@ class NpzArchive:
         return shape, fortran, dtype
 
 
-def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a compressed ``.npz``, whole or not at all."""
-    with write_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray], *, smallest: bool = False) -> None:
+    """Write a compressed ``.npz``, whole or not at all.
+
+    Args:
+        path: the file.
+        arrays: what goes into it.
+        smallest: compress by bzip2, which NumPy reads as well and which takes a third less room for CT and dose, but some
+            tenths of a second to read.
+    """
+    method = zipfile.ZIP_BZIP2 if smallest else zipfile.ZIP_DEFLATED
+    with write_whole(path) as temporary, zipfile.ZipFile(temporary, "w", method) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # of no date: the same arrays make the same file
+            entry.compress_type = method
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
