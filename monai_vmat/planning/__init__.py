@@ -1,0 +1,1 @@
+"""Embedded data: pelvic phantoms and VMAT plans for them, with PyDoseRT as dose engine (extra ``planning``)."""
