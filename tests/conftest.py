@@ -103,7 +103,8 @@ def evaluate_cases() -> Callable[..., Engine]:
         def step(engine: Engine, case: Case) -> list[dict]:
             structures = torch.as_tensor(pack_masks(case_masks(case, protocol), protocol))[None]
             located = MetaTensor(structures, affine=torch.as_tensor(case.affine))
-            engine.state.batch = [{"case_id": case.case_id, "spacing_mm": torch.tensor(case.spacing_mm), "structures": located}]
+            item = {"case_id": case.case_id, "patient": case.patient, "spacing_mm": torch.tensor(case.spacing_mm)}
+            engine.state.batch = [item | {"structures": located}]
             dose = torch.as_tensor(case.dose_gy / np.float32(protocol.rx_gy))[None]
             return [{"pred": dose + shift_gy / protocol.rx_gy, "label": {"dose": dose, "structures": structures}}]
 

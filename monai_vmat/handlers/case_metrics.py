@@ -17,10 +17,10 @@ from monai_vmat.protocol import Protocol
 class CaseMetrics(Metric):
     """Compute :func:`case_metrics` for every case and report their mean MAE in Gy under the name it is attached with.
 
-    After each run ``engine.state.case_results`` holds one result per case (with ``case_id``), and ``engine.state.metrics``
-    the means over cases under ``val/<name>``, null ones left out. Expects decollated outputs with ``pred`` (1, X, Y, Z) and
-    ``label`` as :class:`~monai_vmat.engines.PrepareDoseBatch` makes it, and the case's ``case_id`` and ``spacing_mm`` in the
-    batch.
+    After each run ``engine.state.case_results`` holds one result per case (with ``case_id`` and ``patient``), and
+    ``engine.state.metrics`` the means over cases under ``val/<name>``, null ones left out. Expects decollated outputs with
+    ``pred`` (1, X, Y, Z) and ``label`` as :class:`~monai_vmat.engines.PrepareDoseBatch` makes it, and the case's ``case_id``,
+    ``patient`` and ``spacing_mm`` in the batch.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -42,7 +42,7 @@ class CaseMetrics(Metric):
         for item, out in zip(*output, strict=True):
             pred_gy, dose_gy, masks, spacing = case_arrays(item, out, self.protocol)
             result = case_metrics(pred_gy, dose_gy, masks, spacing.tolist(), self.protocol)
-            self.results.append({"case_id": item["case_id"], **result})
+            self.results.append({"case_id": item["case_id"], "patient": item["patient"], **result})
 
     def compute(self) -> float:
         if not self.results or self._engine is None:

@@ -83,6 +83,8 @@ class EvaluationRecord:
         say()
         say(f"{self.facts['experiment']}, {self.facts['split']} split, {len(results)} cases, {self.facts['checkpoint']}")
         say(f"  MAE {summary['mae_gy_mean']:.2f} Gy (whole volume), {summary['mae_body_gy_mean']:.2f} Gy (body)")
+        gaps = {t.name: summary[f"{t.name}_D95_abs_gap_gy_mean"] for t in self.protocol.targets}
+        say("  |D95 gap| " + ", ".join(f"{name} {gap:.2f} Gy" for name, gap in gaps.items() if gap is not None))
         if summary.get("openkbp_dose_score_gy") is not None:
             dose_score, dvh_score = summary["openkbp_dose_score_gy"], summary["openkbp_dvh_score_gy"]
             say(f"  OpenKBP dose score {dose_score:.3f} Gy, DVH score {dvh_score:.3f} Gy")
