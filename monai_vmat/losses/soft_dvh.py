@@ -54,8 +54,8 @@ def soft_volume_at_dose(dose: Tensor, threshold: float, reach: tuple[Tensor | fl
     Returns:
         a scalar, 0 to 1.
     """
-    distance = dose - threshold
-    return (0.5 + distance / (2.0 * torch.where(distance < 0, *reach))).clamp(0.0, 1.0).mean()
+    distance, (below, above) = dose - threshold, reach
+    return (0.5 + distance / (2.0 * torch.where(distance < 0, below, above))).clamp(0.0, 1.0).mean()
 
 
 @torch.no_grad()
