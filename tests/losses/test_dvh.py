@@ -90,11 +90,15 @@ def test_a_few_voxels_are_skipped_and_counted(prostate, pack):
     assert standard.min_voxels == 100
 
 
-def test_a_structure_inside_the_patch_is_not_cut(prostate, pack):
-    inside = (slice(1, -1), slice(1, -1), slice(1, -1))
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_structures_that_touch_the_border_are_counted(axis, end, prostate, pack):
+    where = [slice(1, -1)] * 3
+    if axis is not None:
+        where[axis] = slice(0, -1) if end == "first" else slice(1, None)
     loss = dvh(prostate)
-    loss(volume(0.5), volume(0.4), pack(prostate, SHAPE, {"PTV70": inside}), torch.tensor([[70.0, 56.0]]), SPACING)
-    assert loss.counts == {"structures": 1, "skipped": 0, "cut": 0}
+    loss(volume(0.5), volume(0.4), pack(prostate, SHAPE, {"PTV70": tuple(where)}), torch.tensor([[70.0, 56.0]]), SPACING)
+    assert loss.counts == {"structures": 1, "skipped": 0, "cut": int(axis is not None)}
 
 
 def test_each_patient_of_a_batch_counts_by_itself(prostate, pack):

@@ -35,6 +35,14 @@ def test_weights_by_hand(prostate, pack):
     assert weights.tolist() == [2.0] * 9 + [1.5] * 11
 
 
+def test_each_patient_of_a_batch_has_its_own_map(prostate, pack):
+    near, far = (distances_mm(prostate, Rectum=d) for d in (0.0, 50.0))
+    structures = pack(prostate, SHAPE, {"Rectum": slice(0, 19)}).repeat(2, 1, 1, 1, 1)
+    loss = StructureWeightedError(prostate)
+    weights = loss.weights(torch.zeros(2, 1, *SHAPE), structures, torch.cat([far, near]))
+    assert (weights[0] == 0.5).all() and (weights[1] == 1.5).all()
+
+
 @pytest.mark.parametrize("absent", [0.0, 50.0])
 @pytest.mark.parametrize("name", ["prostate", "head_and_neck"])
 def test_absent_structures_have_no_boundary(name, absent, request, pack):
