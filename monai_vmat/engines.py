@@ -15,6 +15,7 @@ from monai.inferers import Inferer, sliding_window_inference
 from monai.utils import convert_to_tensor
 from torch import Tensor, nn
 
+from monai_vmat.case import SDF_CLIP_MM
 from monai_vmat.errors import InputError
 from monai_vmat.masks import DOSE_REGION, unpack_mask
 from monai_vmat.protocol import Protocol
@@ -44,11 +45,24 @@ class PrepareDoseBatch(PrepareBatch):
 
     Returns ``(image, reference, args, kwargs)`` as MONAI's trainers expect: ``image`` (B, C, X, Y, Z) float32; ``reference``
     a dict of ``dose`` (B, 1, X, Y, Z) float32 fraction of the prescription (absent at inference), ``structures`` (B, 1, X, Y,
-    Z) bits, ``region`` likewise bool, ``prescription_gy`` (B, targets); ``kwargs`` holds ``constraints`` (B, N).
+    Z) bits, ``region`` likewise bool, ``prescription_gy`` (B, targets), ``spacing_mm`` (B, 3); ``kwargs`` holds
+    ``constraints`` (B, N).
+
+    Args:
+        protocol: the protocol.
+        signed_distances: add ``signed_distance_mm`` (B, S, X, Y, Z) to the reference, on the grid of the structures: the
+            image's distance channels in mm, 50 (where distances are clipped) wherever a cropped image has none.
+
+    Raises:
+        InputError: when distances are wanted and the protocol's image has none.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, signed_distances: bool | str = False) -> None:
         self.protocol = protocol
+        self.signed_distances = flag(signed_distances)
+        if self.signed_distances and "signed_distances" not in protocol.inputs:
+            where, problem = f"protocol {protocol.name}", "its inputs have no signed_distances, which this loss needs"
+            raise InputError(where, problem, "Add them to the protocol's inputs")
 
     def __call__(
         self, batchdata: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
@@ -61,10 +75,26 @@ class PrepareDoseBatch(PrepareBatch):
             "structures": structures,
             "region": unpack_mask(structures, DOSE_REGION, self.protocol),
             "prescription_gy": take("prescription_gy"),
+            "spacing_mm": take("spacing_mm"),
         }
         if "label" in batchdata:
             reference["dose"] = convert_to_tensor(take("label", torch.float32), track_meta=False)
-        return take("image", torch.float32), reference, (), {"constraints": take("constraints", torch.float32)}
+        image = take("image", torch.float32)
+        if self.signed_distances:
+            starts = batchdata.get("foreground_start_coord")
+            reference["signed_distance_mm"] = self._distances(convert_to_tensor(image, track_meta=False), structures, starts)
+        return image, reference, (), {"constraints": take("constraints", torch.float32)}
+
+    def _distances(self, image: Tensor, structures: Tensor, starts: Any) -> Tensor:
+        first = self.protocol.channel_names.index(self.protocol.structure_names[0])
+        distances = image[:, first : first + len(self.protocol.structures)]
+        if distances.shape[2:] != structures.shape[2:]:  # MONAI's CropForegroundd left the crop's first voxel in starts
+            whole = distances.new_ones((*distances.shape[:2], *structures.shape[2:]))
+            for sample, start in enumerate(starts):
+                x, y, z = (slice(int(s), int(s) + n) for s, n in zip(start, distances.shape[2:], strict=True))
+                whole[sample, :, x, y, z] = distances[sample]
+            distances = whole
+        return distances * SDF_CLIP_MM
 
 
 class DoseInferer(Inferer):

@@ -1,5 +1,7 @@
 """Batches, the conditioned inferer, weights and the learning rate."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,14 +24,39 @@ def test_prepared_batch(head_and_neck):
         "label": torch.rand(2, 1, 4, 4, 4),
         "structures": structures,
         "prescription_gy": torch.full((2, 3), 70.0),
+        "spacing_mm": torch.full((2, 3), 3.0),
         "constraints": torch.rand(2, 10),
     }
     image, reference, args, kwargs = PrepareDoseBatch(head_and_neck)(batch, "cpu")
     assert image.dtype == torch.float32 and torch.equal(kwargs["constraints"], batch["constraints"]) and args == ()
-    assert set(reference) == {"dose", "structures", "region", "prescription_gy"}
+    assert set(reference) == {"dose", "structures", "region", "prescription_gy", "spacing_mm"}
     assert int(reference["region"].sum()) == 16
     del batch["label"]
     assert "dose" not in PrepareDoseBatch(head_and_neck)(batch, "cpu")[1]
+
+
+def test_signed_distances_in_mm_on_the_grid_of_the_structures(head_and_neck):
+    """A patch's own; of a validation image, cropped at its start, what lies in the crop, and 50 mm elsewhere."""
+    batch = {
+        "image": torch.rand(2, 13, 3, 4, 4).half(),
+        "structures": torch.zeros(2, 1, 3, 4, 4, dtype=torch.int16),
+        "prescription_gy": torch.full((2, 3), 70.0),
+        "spacing_mm": torch.full((2, 3), 3.0),
+        "constraints": torch.rand(2, 10),
+    }
+    channels = 50 * batch["image"][:, 1:11].float()
+    prepare = PrepareDoseBatch(head_and_neck, signed_distances="true")
+    assert torch.equal(prepare(batch)[1]["signed_distance_mm"], channels)
+    batch |= {
+        "structures": torch.zeros(2, 1, 6, 5, 4, dtype=torch.int16),
+        "foreground_start_coord": torch.tensor([[1, 1, 0], [3, 0, 0]]),
+    }
+    whole = prepare(batch)[1]["signed_distance_mm"]
+    assert whole.shape == (2, 10, 6, 5, 4)
+    assert torch.equal(whole[0, :, 1:4, 1:], channels[0]) and torch.equal(whole[1, :, 3:, :4], channels[1])
+    assert int((whole == 50).sum()) >= 10 * 2 * (6 * 5 * 4 - 3 * 4 * 4)
+    with pytest.raises(InputError, match="signed_distances"):
+        PrepareDoseBatch(replace(head_and_neck, inputs=("ct",)), signed_distances=True)
 
 
 def test_every_window_gets_its_own_patients_constraints():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class TrainingCheckpoint:
         network, evaluated_network: the trained network and the one that is validated (may be the same).
         optimizer, scheduler: of the training.
         validator: the evaluator whose key metric, lower is better, decides.
+        also: whatever else has a state that training changes (learned loss weights, a discriminator and its optimiser), by
+            the name that it gets in ``last.pt``.
     """
 
     def __init__(
@@ -79,10 +82,11 @@ class TrainingCheckpoint:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         validator: Engine,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.networks = {"network": network, "evaluated_network": evaluated_network}
-        self.stateful: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler}
+        self.stateful: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, **(also or {})}
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
@@ -150,7 +154,7 @@ class TrainingCheckpoint:
 def _load(thing: Any, state: Any, path: Path, name: str) -> None:
     try:
         thing.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             path, f"'{name}' does not fit this configuration ({error})", "Resume with the run's own settings"
         ) from error

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
+from typing import Any
 
 from ignite.engine import Engine, Events
 
 from monai_vmat.losses.composite import CompositeLoss
 
+logger = logging.getLogger(__name__)
+
 
 class TrainingLosses:
     """Put ``train/loss``, ``train/<component>`` (unweighted) and ``train/<component>_weighted`` into the trainer's metrics.
 
-    Components are averaged over the steps in which they were computed. A loss that is not finite ends the run with the case
-    ids of its batch.
+    Components, and the figures that they give of themselves, are averaged over the steps in which they were computed; counts
+    are added up over the epoch, and the log says how many structures the losses left out. A loss that is not finite ends the
+    run with the case ids of its batch.
 
     Raises:
         FloatingPointError: when the loss is NaN or infinite.
@@ -29,6 +34,7 @@ class TrainingLosses:
 
     def _start(self, engine: Engine) -> None:
         self._sums: dict[str, float] = defaultdict(float)
+        self._steps: dict[str, int] = defaultdict(int)
         self._counts: dict[str, int] = defaultdict(int)
 
     def _step(self, engine: Engine) -> None:
@@ -37,13 +43,22 @@ class TrainingLosses:
             raise FloatingPointError(
                 f"the loss is {loss} in epoch {engine.state.epoch}; cases: {engine.state.batch['case_id']}"
             )
-        values = {"loss": loss}
-        for name, component in self.loss.components.items():
-            values[name] = float(component)
-            values[f"{name}_weighted"] = self.loss.weights[name] * float(component)
+        values: dict[str, Any] = {"loss": loss, **self.loss.components, **self.loss.figures}
+        values |= {f"{name}_weighted": value for name, value in self.loss.weighted.items()}
         for name, value in values.items():
-            self._sums[name] += value
-            self._counts[name] += 1
+            self._sums[name] += float(value)
+            self._steps[name] += 1
+        for name, count in self.loss.counts.items():
+            self._counts[name] += count
 
     def _end(self, engine: Engine) -> None:
-        engine.state.metrics |= {f"train/{name}": total / self._counts[name] for name, total in self._sums.items()}
+        means = {name: total / self._steps[name] for name, total in self._sums.items()}
+        engine.state.metrics |= {f"train/{name}": float(value) for name, value in {**means, **self._counts}.items()}
+        self._tell("skipped", "were left out for having too few voxels in the patch")
+        self._tell("cut", "touch the border: their DVH is that of the part in the patch")
+
+    def _tell(self, kind: str, meaning: str) -> None:
+        terms = [name.removesuffix(f"_{kind}") for name, count in self._counts.items() if name.endswith(f"_{kind}") and count]
+        parts = [f"{term}: {self._counts[f'{term}_{kind}']} of {self._counts[f'{term}_structures']}" for term in terms]
+        if parts:
+            logger.info(f"Structures that {meaning} ({', '.join(parts)})")

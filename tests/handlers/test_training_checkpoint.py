@@ -122,6 +122,22 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path, entry):
         run.checkpoint.restore(run.trainer)
 
 
+def test_what_else_training_changes_is_saved_and_restored(tmp_path):
+    run = Run(tmp_path, [1.0])
+    run.checkpoint.stateful["loss"] = torch.nn.Linear(1, 1)  # as also={"loss": ...} does
+    run.go()
+    other = Run(tmp_path, [1.0, 1.0])
+    learned = torch.nn.Linear(1, 1)
+    options = {"network": other.network, "evaluated_network": other.network, "validator": other.validator}
+    options |= {"optimizer": other.optimizer, "scheduler": other.scheduler}
+    TrainingCheckpoint(tmp_path, **options, also={"loss": learned}).restore(other.trainer)
+    assert torch.equal(learned.weight, run.checkpoint.stateful["loss"].weight)
+    with pytest.raises(InputError, match="last.pt.*'loss' does not fit"):
+        TrainingCheckpoint(tmp_path, **options, also={"loss": torch.nn.Linear(2, 1)}).restore(other.trainer)
+    with pytest.raises(InputError, match="last.pt.*discriminator"):
+        TrainingCheckpoint(tmp_path, **options, also={"discriminator": learned}).restore(other.trainer)
+
+
 def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     may_train(tmp_path, resume=False)
     (tmp_path / "checkpoints").mkdir()

@@ -49,3 +49,25 @@ def test_weight_zero_is_not_computed():
 def test_names_must_agree():
     with pytest.raises(InputError, match="mse.*mes"):
         CompositeLoss({"mse": MeanSquaredError()}, {"mes": 1.0})
+
+
+class Tells(torch.nn.Module):
+    figures = {"part": torch.tensor(2.0)}
+    counts = {"skipped": 3}
+
+    def forward(self, pred, dose):
+        return (pred - dose).mean()
+
+
+def test_what_each_term_adds_and_says():
+    pred = torch.full((1, 1, 2, 2, 2), 3.0)
+    loss = CompositeLoss({"tells": Tells(), "mse": MeanSquaredError()}, {"tells": 0.5, "mse": 2.0})
+    loss(pred, reference(torch.ones(1, 1, 2, 2, 2)))
+    assert {k: float(v) for k, v in loss.weighted.items()} == {"tells": 1.0, "mse": 8.0}
+    assert loss.figures == {"tells_part": torch.tensor(2.0)} and loss.counts == {"tells_skipped": 3}
+
+
+def test_what_a_term_lacks_is_told():
+    loss = CompositeLoss({"mae": RegionAbsoluteError()}, {"mae": 1.0})
+    with pytest.raises(InputError, match="'mae'.*region"):
+        loss(torch.zeros(1, 1, 2, 2, 2), {"dose": torch.zeros(1, 1, 2, 2, 2)})
