@@ -14,8 +14,9 @@ for every voxel r of the reference; x runs over the evaluation dose, interpolate
 
 Modes:
 
-* ``exact``: the minimum over all points x, to ``tolerance``: true <= gamma <= true + tolerance. Voxels that this leaves within the
-  tolerance above 1 are searched on, so that pass or fail is as in ``pass_rate``. Proof in :mod:`monai_vmat.metrics.gamma_exact`.
+* ``exact``: the minimum over all points x, to ``tolerance``: true <= gamma <= true + tolerance. Voxels that this leaves within
+  the tolerance above 1 are searched on, so that pass or fail is as in ``pass_rate``. The proof stands in
+  :mod:`monai_vmat.metrics.gamma_exact`.
 * ``pass_rate``: decides gamma < 1 only, the fastest: 0 for a pass and 1 for a fail. Exact but for voxels whose gamma lies
   between 1 - 1e-4 and 1, which may be called a fail.
 * ``sampled``: the minimum over the very points that ``pymedphys.gamma`` searches, for results that equal pymedphys's: see
@@ -23,7 +24,8 @@ Modes:
   0.4 points (1.0 for local gamma).
 * ``pymedphys``: pymedphys itself, where it is installed; some hundred times slower.
 
-Results do not depend on the number of threads (``NUMBA_NUM_THREADS``). The first call compiles for some seconds, then a cache is used.
+Results do not depend on the number of threads (``NUMBA_NUM_THREADS``). The first call compiles for some seconds and keeps the
+result beside the package, or in ``NUMBA_CACHE_DIR``.
 """
 
 from __future__ import annotations
@@ -104,7 +106,7 @@ def gamma_analysis(
     """Compare an evaluation (predicted) with a reference dose by one or several pairs of criteria.
 
     Args:
-        reference_gy, evaluation_gy: (X, Y, Z) arrays or tensors, in Gy (or in any one unit), finite, two voxels or more an axis.
+        reference_gy, evaluation_gy: (X, Y, Z) arrays or tensors, in Gy (or any one unit), finite, two voxels or more an axis.
         spacing_mm: voxel size along X, Y, Z of the reference, and of the evaluation unless that has its own.
         criteria: pairs of dose in percent and distance in mm.
         regions: boolean (X, Y, Z) masks on the reference grid, by name: their pass rates are taken from the full map.
@@ -116,8 +118,8 @@ def gamma_analysis(
         tolerance: of mode ``exact``, 1e-5 to 0.5.
         interp_fraction: of modes ``sampled`` and ``pymedphys``: points per distance criterion.
         origin_mm: centre of the reference's voxel (0, 0, 0).
-        evaluation_spacing_mm, evaluation_origin_mm: of the evaluation, where they differ from the reference's. Grids of different
-            spacing cost mode ``sampled`` most of its speed.
+        evaluation_spacing_mm, evaluation_origin_mm: of the evaluation, where they differ from the reference's. Mode ``sampled``
+            loses most of its speed where spacings differ.
 
     Returns:
         a result for each pair of criteria, in their order.

@@ -2,37 +2,46 @@
 
 **The problem.** Lengths are measured in units of the distance criterion, dose differences in units of the dose criterion.
 For one reference voxel with dose D, let ``u`` be the offset to a point of the evaluation grid's (closed) box and ``T(u)`` the
-trilinearly interpolated evaluation dose there, ``e(u) = (T(u) - D) / criterion``. Wanted is ``G = min_u sqrt(|u|^2 + e(u)^2)``.
+trilinearly interpolated evaluation dose there, ``e(u) = (T(u) - D) / criterion``. Wanted is
+``G = min_u sqrt(|u|^2 + e(u)^2)``.
 
-**What is returned** is a value ``g`` with ``G <= g <= G + tol`` (up to rounding of the order 1e-5, the doses being float32):
-``g`` is attained at a point that was visited, so ``G <= g``; that ``g <= G + tol`` is proven below.
+**What is returned** is a value ``g`` with ``G <= g <= G + tol`` (up to rounding, as the doses are float32): ``g`` is attained at
+a point that was visited, so ``G <= g``; that ``g <= G + tol`` is proven below.
 
 **Branch and bound.** The cells of the evaluation grid are visited by distance. A set of points is discarded only when a lower
-bound L of ``|u|^2 + e(u)^2`` on it satisfies ``L >= (g - tol)^2``, g being the best value so far. Two bounds are used.
+bound L of ``|u|^2 + e(u)^2`` on it satisfies ``L >= (g - tol)^2``, g being the best value so far; so when all are discarded,
+``g <= G + tol``. Three bounds are used. Within a cell e is a trilinear polynomial; about any point v of a box in it
 
-1. A whole cell: ``|u|^2`` is at least its squared distance, and T stays within its eight corner values.
-2. A box within a cell, centre c and half widths h. About c the trilinear polynomial is, without error,
-   ``e(c + d) = e_c + k.d + q(d)``, ``q(d) = a_xy dx dy + a_xz dx dz + a_yz dy dz + a_xyz dx dy dz``, so that
-   ``|q| <= R = |a_xy| hx hy + |a_xz| hx hz + |a_yz| hy hz + |a_xyz| hx hy hz``. Write ``l(u)`` for the linear part. As
-   ``max(0, |l| - R)^2 >= 2 m l - 2 |m| R - m^2`` for every real m,
+    ``e(v + d) = e_v + k.d + q(d)``,    ``q(d) = a_xy dx dy + a_xz dx dz + a_yz dy dz + a_xyz dx dy dz``,    without error.
+
+1. *A whole cell:* ``|u|^2`` is at least its squared distance, and T stays within its eight corner values.
+2. *First order,* v the centre, h the half widths: ``|q| <= R = |a_xy| hx hy + |a_xz| hx hz + |a_yz| hy hz + |a_xyz| hx hy hz``.
+   With ``l(u) = e_v + k.(u - v)``, ``max(0, |l| - R)^2 >= 2 m l - 2 |m| R - m^2`` for every real m, hence
 
        ``min_u |u|^2 + e(u)^2  >=  min_u [ |u|^2 + 2 m l(u) ] - 2 |m| R - m^2  =:  L(m)``,
 
    and the inner minimum splits into the axes: ``u = clamp(-m k)``. Every m gives a valid bound; m is improved by Newton steps,
    kept inside a bracket, on the concave function ``L(m) + 2 |m| R``, whose slope at m is ``2 (l(u) - m)``.
+3. *Second order,* v a point near a minimum on the box. Let M_ab be the maximum over the box of ``|d^2 e / da db|``, which is
+   linear in the third coordinate. Then ``|q(d)| <= sum over pairs of M_ab |d_a d_b| <= sum over pairs of M_ab (d_a^2 + d_b^2) / 2``, and
+   from ``e^2 >= 2 e_v e - e_v^2``
 
-**Why it ends, within tol.** Let ``delta = |l(u) - m|`` where the Newton steps stop, ``N^2 = |u|^2 + m^2`` and
-``eta = R + delta``. With ``l = m + (l - m)``, ``L(m) >= N^2 - 2 |m| eta >= N^2 - 2 N eta``, hence ``sqrt(max(0, L)) >= N - 2 eta``
-(it is trivial for N < 2 eta, otherwise square it). The point u itself has a gamma of at most
+       ``|u|^2 + e(u)^2  >=  |v|^2 + e_v^2 + sum over axes of min_d [ 2 (v_a + e_v k_a) d + (1 - |e_v| sum_b M_ab) d^2 ]``,
+
+   d running over the box. At a minimum of a box on which the bracket is convex the sum is 0: the bound is the very value at v.
+   v comes from minimising with e linearised at the previous v (Gauss-Newton steps), starting with the point of bound 2.
+
+**Why it ends.** Bounds 1 and 3 only save work; bound 2 suffices. Let ``delta = |l(u) - m|`` where the Newton steps stop,
+``N^2 = |u|^2 + m^2`` and ``eta = R + delta``. As ``l = m + (l - m)``, ``L(m) >= N^2 - 2 |m| eta >= N^2 - 2 N eta``, hence
+``sqrt(max(0, L)) >= N - 2 eta`` (trivial for N < 2 eta, otherwise square it). The point u itself has a gamma of at most
 ``sqrt(|u|^2 + l^2) + R <= N + delta + R = N + eta``, so the best value g is no more than that and ``g - sqrt(L) <= 3 eta``.
 Newton steps go on until ``delta <= tol/8``. So every box with ``R <= tol/8`` satisfies ``g - sqrt(L) <= 3/4 tol`` and is
-discarded; others are halved. Halving the axis with the largest share of R shrinks
-``Q = sum over pairs of (max |a_pair| on the box) h h``, which is at least R, by a factor of 2/3 or better: with each pair counted
-on both its axes the largest share is at least 2/3 Q, and half of it goes. A depth of 120 levels suffices for
-R up to 1e20 tol.
+discarded; others are halved. Halving the axis with the largest share of R shrinks ``Q = sum over pairs of M_ab h_a h_b``, which
+is at least R, by a factor of 2/3 or better: with each pair counted on both its axes the largest share is at least 2/3 Q, and
+half of it goes. 120 levels suffice for R up to 1e20 tol.
 
 **Never silent.** A box that ought to be discarded and is not (Newton steps that ran out, rounding), a stack that overflows and
-a voxel that uses up its budget of boxes are counted; any such count raises :class:`GammaNotConverged`.
+a voxel that uses up its budget of boxes end the search: :class:`GammaNotConverged` is raised, with a count.
 """
 
 from __future__ import annotations
@@ -44,7 +53,7 @@ from numba import njit, prange
 
 from monai_vmat.metrics.gamma_grid import Grid
 
-MAX_BOXES_PER_VOXEL = 1 << 24
+MAX_BOXES_PER_VOXEL = 1 << 20  # white noise needs up to 4,096 at tolerance 1e-5
 _MAX_DEPTH = 128
 _MAX_NEWTON_STEPS = 64
 _LOCAL_STEPS = 3
@@ -57,14 +66,14 @@ class GammaNotConverged(ArithmeticError):
     """The search could not prove its tolerance.
 
     Args:
-        voxels: how many voxels are concerned.
+        voxels: how many voxels were found; the search ends early.
         of: how many were searched.
         tolerance: what was to be proven.
     """
 
     def __init__(self, voxels: int, of: int, tolerance: float) -> None:
         super().__init__(
-            f"gamma: {voxels} of {of} voxels did not reach the tolerance {tolerance:g}. "
+            f"gamma: {voxels} or more of {of} voxels did not reach the tolerance {tolerance:g}. "
             "Ask for a larger tolerance, or use mode 'sampled', and please report the case"
         )
         self.voxels, self.of, self.tolerance = voxels, of, tolerance
@@ -145,7 +154,11 @@ def _dual(e, kx, ky, kz, xl, xh, yl, yh, zl, zh, remainder, threshold, gap):
         else:
             above = m
         step = m + slope / curvature
-        m = step if below < step < above else 0.5 * (below + above)
+        if not below < step < above:
+            step = 0.5 * (below + above)
+            if not math.isfinite(step):
+                break
+        m = step
     return bound, ux, uy, uz
 
 
@@ -226,7 +239,7 @@ def _search_cell(p, ox, oy, oz, wx, wy, wz, best, threshold, tol, stop, stack, b
 def _search(
     evaluation, voxels, dose, scale, shape, base, fraction, cells, distance, widths, limit, tol, stop, budget, out, unproven
 ):
-    """Search all voxels; see :func:`search`. ``unproven`` (_BLOCKS,) counts the voxels that missed the tolerance."""
+    """Search all voxels; see :func:`search`. ``unproven`` (_BLOCKS,) marks blocks with a voxel that missed the tolerance."""
     nx, ny, nz = evaluation.shape
     wx, wy, wz = widths[0], widths[1], widths[2]
     ix, iy, iz = 1.0 / wx, 1.0 / wy, 1.0 / wz
@@ -282,8 +295,9 @@ def _search(
                 boxes += used
                 failed += missed
             out[q] = math.sqrt(best)
-            if failed > 0:
-                unproven[block] += 1
+            if failed > 0:  # it will be an error: leave the rest of the block
+                unproven[block] = 1
+                break
 
 
 def search(

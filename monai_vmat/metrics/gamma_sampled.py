@@ -1,7 +1,7 @@
 """Gamma over the sample set of ``pymedphys.gamma``: the same points, hence the same answers, a hundred times faster.
 
-**Samples.** Around every reference voxel lie spherical shells of points, a step of ``distance / interp_fraction`` apart along the
-radius and along each shell, out to ``max_gamma`` times the distance criterion (38,787 points at 3 mm, fraction 10, max_gamma 2).
+**Samples.** Around every reference voxel lie spherical shells of points, a step of ``distance / interp_fraction`` apart along
+the radius and along each shell, out to ``max_gamma`` times the distance criterion (38,787 points at fraction 10, max_gamma 2).
 The evaluation dose is interpolated trilinearly; points outside its grid do not count; gamma is the least
 ``sqrt((dose difference / criterion)^2 + (distance / criterion)^2)`` over the points, cut off at ``max_gamma``.
 pymedphys' early stop (no better value can come once the shell's distance exceeds the best) never changes that minimum.
@@ -13,8 +13,8 @@ Doses are taken in float32 where that is good to 5e-5 in gamma, in float64 other
 could turn a pass into a fail are scanned again, sample by sample, with pymedphys' own arithmetic in float64. Grids of
 different spacing are scanned that way altogether: correct, and slower.
 
-**One difference.** pymedphys (0.41) loses samples on the outer face of the grid to rounding: a displacement of -1e-17 mm counts as
-outside. Here displacements below 1e-12 mm are 0. Off the outer face there is no difference.
+**One difference.** pymedphys (0.41) loses samples on the outer face of the grid to rounding: a displacement of -1e-17 mm counts
+as outside. Here displacements below 1e-12 mm are 0. Off the outer face there is no difference.
 """
 
 from __future__ import annotations
