@@ -5,8 +5,8 @@ For one reference voxel with dose D, let ``u`` be the offset to a point of the e
 trilinearly interpolated evaluation dose there, ``e(u) = (T(u) - D) / criterion``. Wanted is
 ``G = min_u sqrt(|u|^2 + e(u)^2)``.
 
-**What is returned** is a value ``g`` with ``G <= g <= G + tol`` (up to rounding, as the doses are float32): ``g`` is attained at
-a point that was visited, so ``G <= g``; that ``g <= G + tol`` is proven below.
+**What is returned** is a value ``g`` with ``G <= g <= G + tol`` (up to rounding, as the doses are float32): ``g`` is attained
+at a point that was visited, so ``G <= g``; that ``g <= G + tol`` is proven below.
 
 **Branch and bound.** The cells of the evaluation grid are visited by distance. A set of points is discarded only when a lower
 bound L of ``|u|^2 + e(u)^2`` on it satisfies ``L >= (g - tol)^2``, g being the best value so far; so when all are discarded,
@@ -23,8 +23,8 @@ bound L of ``|u|^2 + e(u)^2`` on it satisfies ``L >= (g - tol)^2``, g being the 
    and the inner minimum splits into the axes: ``u = clamp(-m k)``. Every m gives a valid bound; m is improved by Newton steps,
    kept inside a bracket, on the concave function ``L(m) + 2 |m| R``, whose slope at m is ``2 (l(u) - m)``.
 3. *Second order,* v a point near a minimum on the box. Let M_ab be the maximum over the box of ``|d^2 e / da db|``, which is
-   linear in the third coordinate. Then ``|q(d)| <= sum over pairs of M_ab |d_a d_b| <= sum over pairs of M_ab (d_a^2 + d_b^2) / 2``, and
-   from ``e^2 >= 2 e_v e - e_v^2``
+   linear in the third coordinate. Then ``|q(d)| <= sum over pairs of M_ab |d_a d_b| <= sum of M_ab (d_a^2 + d_b^2) / 2``,
+   and from ``e^2 >= 2 e_v e - e_v^2``
 
        ``|u|^2 + e(u)^2  >=  |v|^2 + e_v^2 + sum over axes of min_d [ 2 (v_a + e_v k_a) d + (1 - |e_v| sum_b M_ab) d^2 ]``,
 
