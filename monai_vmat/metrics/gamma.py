@@ -188,7 +188,9 @@ def gamma_analysis(
         gamma = _gamma(task, float(dose_percent), float(distance_mm))
         rates = {name: _rate(gamma[mask]) for name, mask in masks.items()}
         convention = _convention(task, dose_percent, distance_mm, normalisation_gy)
-        results.append(GammaResult(float(dose_percent), float(distance_mm), gamma, _rate(gamma), rates, convention))
+        results.append(
+            GammaResult(float(dose_percent), float(distance_mm), gamma, _rate(gamma.ravel()[task.voxels]), rates, convention)
+        )
     return tuple(results)
 
 
