@@ -302,8 +302,8 @@ def _pymedphys(task: _Task, dose_percent: float, distance_mm: float) -> np.ndarr
 
 
 def _rate(gamma: np.ndarray) -> float | None:
-    evaluated = np.count_nonzero(gamma == gamma)
-    return 100.0 * float(np.count_nonzero(gamma < 1)) / evaluated if evaluated else None
+    evaluated, passed = int(np.count_nonzero(gamma == gamma)), int(np.count_nonzero(gamma < 1))
+    return 100.0 * passed / evaluated if evaluated else None
 
 
 def _convention(task: _Task, dose_percent: float, distance_mm: float, normalisation_gy: float | None) -> str:

@@ -53,7 +53,7 @@ from numba import njit, prange
 
 from monai_vmat.metrics.gamma_grid import Grid
 
-MAX_BOXES_PER_VOXEL = 1 << 20  # white noise needs up to 4,096 at tolerance 1e-5
+MAX_BOXES_PER_VOXEL = 1 << 17  # white noise needs up to 4,096 at tolerance 1e-5
 _MAX_DEPTH = 128
 _MAX_NEWTON_STEPS = 64
 _LOCAL_STEPS = 3
@@ -164,15 +164,14 @@ def _dual(e, kx, ky, kz, xl, xh, yl, yh, zl, zh, remainder, threshold, gap):
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)
 def _search_cell(p, ox, oy, oz, wx, wy, wz, best, threshold, tol, stop, stack, budget):
-    """Search one cell; returns the best squared gamma, the threshold to beat, the boxes used and the boxes not proven."""
+    """Search one cell; returns the best squared gamma, the threshold to beat, the boxes used and whether all is proven."""
     gap = 0.125 * tol
-    boxes = failed = 0
+    boxes = 0
     stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3], stack[0, 4], stack[0, 5] = 0.0, wx, 0.0, wy, 0.0, wz
     depth = 1
     while depth > 0:
         if boxes >= budget:
-            failed += 1
-            break
+            return best, threshold, boxes, False
         depth -= 1
         boxes += 1
         xl, xh, yl = stack[depth, 0], stack[depth, 1], stack[depth, 2]
@@ -217,8 +216,7 @@ def _search_cell(p, ox, oy, oz, wx, wy, wz, best, threshold, tol, stop, stack, b
         if proven:
             continue
         if remainder <= gap or depth + 2 > _MAX_DEPTH:
-            failed += 1
-            continue
+            return best, threshold, boxes, False
         # Halve the axis with the largest share of the remainder; the half that holds u comes first.
         axis = 0
         share, centre, u = rxy + rxz, cx, x
@@ -232,7 +230,7 @@ def _search_cell(p, ox, oy, oz, wx, wy, wz, best, threshold, tol, stop, stack, b
             lower = (half == 1) == (u < centre)
             stack[depth, 2 * axis + (1 if lower else 0)] = centre
             depth += 1
-    return best, threshold, boxes, failed
+    return best, threshold, boxes, True
 
 
 @njit(parallel=True, nogil=True, cache=True, fastmath=_FASTMATH)
@@ -262,7 +260,8 @@ def _search(
                 here = (evaluation[bx, by, bz] - d) * s
                 best = min(best, here * here)
             threshold = 0.0 if best < stop else max(0.0, math.sqrt(best) - tol) ** 2
-            boxes = failed = 0
+            boxes = 0
+            proven = True
             for n in range(distance.size):
                 if distance[n] >= threshold:
                     break
@@ -289,13 +288,14 @@ def _search(
                     s * ix * iy * iz * (e7 - e6 - e5 - e3 + e4 + e2 + e1 - e0),
                 )
                 ox, oy, oz = (cells[n, 0] - fx) * wx, (cells[n, 1] - fy) * wy, (cells[n, 2] - fz) * wz
-                best, threshold, used, missed = _search_cell(
+                best, threshold, used, proven = _search_cell(
                     p, ox, oy, oz, wx, wy, wz, best, threshold, tol, stop, stack, budget - boxes
                 )
                 boxes += used
-                failed += missed
+                if not proven:
+                    break
             out[q] = math.sqrt(best)
-            if failed > 0:  # it will be an error: leave the rest of the block
+            if not proven:  # it will be an error: leave the rest of the block
                 unproven[block] = 1
                 break
 
