@@ -39,7 +39,7 @@ tensorboard: $(VENV)/ready
 	$(BIN)/tensorboard --logdir runs --host localhost
 
 lint: $(VENV)/ready
-	$(BIN)/python -m flake8 monai_vmat data_scripts tests
+	$(BIN)/python -m flake8 monai_vmat data_scripts tests benchmarks
 	$(BIN)/python -m mypy
 
 clean:
