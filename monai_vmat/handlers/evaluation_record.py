@@ -20,6 +20,8 @@ CONVENTIONS = {
     "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
     "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy inside it",
     "D95": "numpy linear percentile 5 of the structure's voxels; gap = predicted - reference",
+    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm, global (% of the reference's maximum), cutoff 10 % of it, full 3D over "
+    "the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around the target",
     "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
     "std": "population standard deviation over cases",
 }
@@ -83,6 +85,8 @@ class EvaluationRecord:
         say()
         say(f"{self.facts['experiment']}, {self.facts['split']} split, {len(results)} cases, {self.facts['checkpoint']}")
         say(f"  MAE {summary['mae_gy_mean']:.2f} Gy (whole volume), {summary['mae_body_gy_mean']:.2f} Gy (body)")
+        if summary["gamma_pass_rate_mean"] is not None:
+            say(f"  gamma 3 %/3 mm {summary['gamma_pass_rate_mean']:.1f} % (reference's maximum, cutoff 10 %)")
         gaps = {t.name: summary[f"{t.name}_D95_abs_gap_gy_mean"] for t in self.protocol.targets}
         say("  |D95 gap| " + ", ".join(f"{name} {gap:.2f} Gy" for name, gap in gaps.items() if gap is not None))
         if summary.get("openkbp_dose_score_gy") is not None:
@@ -94,14 +98,14 @@ class EvaluationRecord:
 def results_table(results: Sequence[dict[str, Any]], protocol: Protocol) -> str:
     """A row a case: MAE, each target's D95 predicted and reference, and OpenKBP's dose error where it applies; mean below."""
     targets = [t.name for t in protocol.targets]
-    header = ["case", "MAE Gy", "body MAE"]
+    header = ["case", "MAE Gy", "body MAE", "gamma %"]
     header += [h for t in targets for h in (f"{t} D95", "ref")]
     scored = "openkbp" in protocol.scores
     if scored:
         header += ["dose error", "DVH error"]
     rows = []
     for r in results:
-        row = [r["case_id"], r["dose_metrics"]["mae_gy"], r["dose_metrics"]["mae_body_gy"]]
+        row = [r["case_id"], r["dose_metrics"]["mae_gy"], r["dose_metrics"]["mae_body_gy"], r["gamma"]["gamma_pass_rate"]]
         for target in targets:
             d95 = r["dvh"].get(target, {}).get("D95")
             row += [d95["predicted"], d95["reference"]] if d95 else [None, None]

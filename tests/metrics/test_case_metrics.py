@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from monai_vmat.masks import BODY, DOSE_REGION
-from monai_vmat.metrics.case_metrics import aggregate, case_metrics
+from monai_vmat.metrics.case_metrics import aggregate, case_metrics, gamma_metrics, within_mm
+from monai_vmat.metrics.gamma import gamma_analysis
 from monai_vmat.transforms.load_case import case_masks
 
 
@@ -81,9 +82,37 @@ def test_aggregate(neck, head_and_neck):
     results = [evaluate(case.dose_gy + shift, case, masks, head_and_neck) for shift in (1.0, 3.0)]
     summary = aggregate(results, head_and_neck)
     assert summary["mae_gy_mean"] == pytest.approx(2.0, abs=1e-4) and summary["mae_gy_std"] == pytest.approx(1.0, abs=1e-4)
-    assert summary["gamma_pass_rate_mean"] is None and summary["gamma_pass_rate_std"] is None
+    rates = [r["gamma"]["gamma_pass_rate"] for r in results]
+    assert rates[0] == 100.0 > rates[1] and summary["gamma_pass_rate_mean"] == pytest.approx(np.mean(rates))
+    assert summary["gamma_pass_rate_PTV70+5mm_mean"] == pytest.approx(
+        np.mean([r["gamma"]["regions"]["PTV70+5mm"] for r in results])
+    )
     assert summary["PTV70_D95_gap_gy_mean"] == pytest.approx(2.0, abs=1e-4)
     region = np.count_nonzero(masks[DOSE_REGION])
     assert summary["openkbp_dose_score_gy"] == pytest.approx(2.0 * case.dose_gy.size / region, rel=1e-4)
     assert summary["openkbp_dvh_score_gy"] == pytest.approx(2.0, abs=1e-4)
     json.dumps({"results": results, "summary": summary}, allow_nan=False)
+
+
+def test_gamma_is_read_from_one_map_by_region(neck, head_and_neck):
+    case, masks = neck
+    shifted = case.dose_gy + 3.0
+    found = gamma_metrics(shifted, case.dose_gy, masks, case.spacing_mm, head_and_neck)
+    (expected,) = gamma_analysis(case.dose_gy, shifted, case.spacing_mm, mode="exact")
+    assert found["gamma_pass_rate"] == pytest.approx(expected.pass_rate_percent) and "3 %/3 mm" in found["convention"]
+    rim = within_mm(masks["PTV70"], 5.0, case.spacing_mm)
+    inside = expected.gamma[rim & expected.evaluated]
+    assert found["regions"]["PTV70+5mm"] == pytest.approx(100 * np.mean(inside < 1))
+    assert {"Body", "PTV70+5mm", "Brainstem"} <= set(found["regions"]) and "PTV70" not in found["regions"]
+    without = gamma_metrics(shifted, np.zeros_like(case.dose_gy), masks, case.spacing_mm, head_and_neck)
+    assert without["gamma_pass_rate"] is None and set(without["regions"].values()) == {None}
+
+
+def test_margins_are_euclidean():
+    rng = np.random.default_rng(0)
+    mask, spacing = rng.random((9, 8, 7)) > 0.99, (2.0, 3.0, 2.5)
+    mask[0, 0, 0] = True
+    centres = np.argwhere(np.ones(mask.shape, bool)) * spacing
+    nearest = np.linalg.norm(centres[:, None] - np.argwhere(mask) * spacing, axis=-1).min(1)
+    np.testing.assert_array_equal(within_mm(mask, 5.0, spacing), (nearest <= 5.0).reshape(mask.shape))
+    assert not within_mm(np.zeros((4, 4, 4), bool), 5.0, spacing[:3]).any()
