@@ -20,8 +20,8 @@ CONVENTIONS = {
     "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
     "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy inside it",
     "D95": "numpy linear percentile 5 of the structure's voxels; gap = predicted - reference",
-    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm, global (% of the reference's maximum), cutoff 10 % of it, 3D, over the "
-    "trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around the target",
+    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm, global (% of the reference's maximum), cutoff 10 % of it, in 3D, "
+    "over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around the target",
     "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
     "std": "population standard deviation over cases",
 }
