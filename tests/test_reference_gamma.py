@@ -41,10 +41,14 @@ def ours(reference, evaluation, spacing, percent, distance, local, cutoff, fract
     return gamma_map(reference, evaluation, spacing, percent, distance, normalisation_gy=norm, **options)
 
 
-@pytest.mark.parametrize("kind", ["error", "shift", "blur", "noise"])
 @pytest.mark.parametrize(
-    ("spacing", "dtype"),
-    [((3, 3, 3), np.float32), ((3.906, 3.906, 2.5), np.float32), ((1, 1, 2), np.float64), ((2.5, 2, 4), np.float64)],
+    ("kind", "spacing", "dtype"),
+    [
+        ("error", (3, 3, 3), np.float32),
+        ("shift", (3.906, 3.906, 2.5), np.float32),
+        ("blur", (2.5, 2, 4), np.float64),
+        ("noise", (1, 1, 2), np.float64),
+    ],
 )
 @pytest.mark.parametrize(
     ("percent", "distance", "local", "cutoff", "fraction", "max_gamma", "norm"),
@@ -63,7 +67,7 @@ def test_sampled_equals_pymedphys(kind, spacing, dtype, percent, distance, local
     assert np.array_equal(np.isnan(found), np.isnan(expected))
     assert np.nanmax(np.abs(found - expected)[INNER]) <= 2e-5
     assert np.array_equal((found < 1)[INNER], (expected < 1)[INNER])
-    # On the outer face pymedphys loses samples to rounding: ours can only be lower, and most voxels agree there, too.
+    # On the outer face pymedphys loses samples to rounding: ours can only be lower.
     assert np.nanmax(found - expected) <= 2e-5
     exact = ours(*pair, *settings, mode="exact")
     assert np.array_equal(np.isnan(exact), np.isnan(expected))
@@ -78,7 +82,7 @@ def test_sampled_equals_pymedphys(kind, spacing, dtype, percent, distance, local
         ((2.5, 2.5, 3), (5.3, 5, 0), (2, 3, 2.5), (0, 7.7, -3)),
     ],
 )
-@pytest.mark.parametrize(("local", "fraction", "max_gamma"), [(False, 10, 2), (True, 3, 1.1)])
+@pytest.mark.parametrize(("local", "fraction", "max_gamma"), [(False, 5, 2), (True, 3, 1.1)])
 def test_different_grids(spacing, origin, own_spacing, own_origin, local, fraction, max_gamma):
     reference, evaluation = doses("error", np.float64)[0], doses("blur", np.float64, (15, 16, 13))[1]
     options = {"local": local, "interp_fraction": fraction, "max_gamma": max_gamma, "origin_mm": origin}
@@ -102,8 +106,8 @@ def test_pymedphys_as_a_backend():
 
 def test_pass_or_fail_at_exactly_one():
     """Rounding must not decide: a distance of exactly 3 mm fails in both, a hair's breadth less passes."""
-    dose = np.repeat(np.linspace(0, 70, 14)[:, None, None], 8, 1).repeat(8, 2).astype(np.float32)
-    steps = np.where(np.arange(14) < 7, 0, 60).astype(np.float32)[:, None, None] + 0 * dose
+    steps = np.zeros((14, 8, 8), np.float32)
+    steps[7:] = 60
     for spacing in ((3.0, 3.0, 3.0), (2.999999, 3.0, 3.0)):
         settings = (spacing, 0.5, 3, False, 0, 10, 2)
         pair = steps + 1, np.roll(steps, 1, 0) + 1

@@ -124,12 +124,12 @@ def test_out_of_reach_is_nan(mode):
     """The evaluation's box ends at x = 15 mm; its gradient is nil, so distance alone counts."""
     reference, evaluation = np.full((16, 4, 4), 50, np.float32), np.full((6, 4, 4), 50, np.float32)
     options = {"evaluation_spacing_mm": (3, 3, 3), "evaluation_origin_mm": (0, 0, 0), "mode": mode}
-    found = gamma_map(reference, evaluation, (2.5, 3, 3), interp_fraction=30, **options)[:, 1, 1]
+    found = gamma_map(reference, evaluation, (2.5, 3, 3), interp_fraction=20, **options)[:, 1, 1]
     distance = np.maximum(0, np.arange(16) * 2.5 - 15) / 3
     expected = np.where(distance > 2, np.nan, distance)
     if mode == "pass_rate":
         expected = np.where(distance > 2, np.nan, expected >= 1)
-    np.testing.assert_allclose(found, expected, atol=0.04)
+    np.testing.assert_allclose(found, expected, atol=0.05)
     assert gamma_pass_rate(reference, evaluation, (2.5, 3, 3), **options) == pytest.approx(100 * 8 / 9)
 
 
