@@ -106,7 +106,7 @@ def extras(name, vgg):
 
 
 def test_every_experiment_of_the_design_is_there():
-    assert set(TERMS) | {"attention", "width96", "augmentation", "no_film", "full_volume"} == set(OVERLAYS)
+    assert set(TERMS) | {"attention", "width96", "augmentation", "no_film", "full_volume", "absolute_error"} == set(OVERLAYS)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
