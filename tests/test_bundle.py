@@ -134,7 +134,7 @@ def test_notebooks_of_earlier_users_read_the_records(trained):
         **FULL,
     )
     test_results = json.loads((out / "test" / "evaluation_results.json").read_text())
-    assert test_results["aggregate_metrics"]["gamma_pass_rate_mean"] is None
+    assert 0 <= test_results["aggregate_metrics"]["gamma_pass_rate_mean"] <= 100
     assert test_results["per_case_results"][0]["dose_metrics"]["mae_gy"] > 0
     assert test_results["n_cases"] == 1 and (out / "test" / "case_4_pred.npz").exists()
 
