@@ -102,27 +102,23 @@ class DoseGrid:
             slice(radius - c, radius - c + n) for c, n in zip(centre[1:], (depth, width), strict=True)
         )
         hu = np.full(shape, -1000.0, np.float32)
-        # the body lies inside the cylinder, the corners of the phantom's grid may not
-        clipped = tuple(slice(max(0, s.start), min(n, s.stop)) for s, n in zip(inside, shape, strict=True))
-        source = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(clipped, inside, strict=True))
-        hu[clipped] = np.where(body, ct_hu, -1000).transpose(2, 1, 0)[source]
+        here, there = _overlap(inside, shape)
+        hu[here] = np.where(body, ct_hu, -1000).transpose(2, 1, 0)[there]
         isocentre = tuple(float(i * spacing_mm) for i in (centre[0], radius, radius))
         return cls(convert_HU_to_density(torch.from_numpy(hu)), spacing_mm, isocentre, inside)  # type: ignore[arg-type]
 
     def place(self, mask: np.ndarray) -> np.ndarray:
         """An (X, Y, Z) mask of the phantom on this (fine) grid, as (H, D, W) float32."""
         placed = np.zeros(self.shape, np.float32)
-        clipped = tuple(slice(max(0, s.start), min(n, s.stop)) for s, n in zip(self.inside, self.shape, strict=True))
-        source = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(clipped, self.inside, strict=True))
-        placed[clipped] = mask.transpose(2, 1, 0)[source]
+        here, there = _overlap(self.inside, self.shape)
+        placed[here] = mask.transpose(2, 1, 0)[there]
         return placed
 
     def take(self, dose: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         """A dose on this grid on the phantom's own, (X, Y, Z); zero where this grid does not reach."""
-        taken = np.zeros(shape, np.float32).transpose(2, 1, 0).copy()
-        clipped = tuple(slice(max(0, s.start), min(n, s.stop)) for s, n in zip(self.inside, self.shape, strict=True))
-        target = tuple(slice(c.start - s.start, c.stop - s.start) for c, s in zip(clipped, self.inside, strict=True))
-        taken[target] = dose[clipped]
+        taken = np.zeros(shape[::-1], np.float32)
+        here, there = _overlap(self.inside, self.shape)
+        taken[there] = dose[here]
         return np.ascontiguousarray(taken.transpose(2, 1, 0))
 
     @cached_property
@@ -131,6 +127,13 @@ class DoseGrid:
         shift = self.spacing_mm / 2  # from the centre of the first fine voxel to that of the first coarse one
         isocentre = tuple(i - shift for i in self.isocentre_mm)
         return DoseGrid(halve(self.density), 2 * self.spacing_mm, isocentre, self.inside)  # type: ignore[arg-type]
+
+
+def _overlap(inside: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where ``inside`` lies on a grid of ``shape``, and what part of itself that is: the body lies inside the cylinder, the
+    corners of the phantom's grid may not."""
+    here = tuple(slice(max(0, s.start), min(n, s.stop)) for s, n in zip(inside, shape, strict=True))
+    return here, tuple(slice(h.start - s.start, h.stop - s.start) for h, s in zip(here, inside, strict=True))
 
 
 def halve(volume: Tensor) -> Tensor:

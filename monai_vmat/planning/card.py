@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,17 @@ def write_card(folder: Path, seed: int) -> Table:
     Raises:
         InputError: when a case is not what it should be.
     """
-    protocol = load_protocol(load_datalist(folder)["protocol"])
     items = load_datalist(folder)
+    protocol = load_protocol(items["protocol"])
     figures: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     limits: dict[str, str] = {}
     pictures: list[str] = []
     plan: dict[str, Any] = {}
-    for case in _cases(items, protocol):
+    missed: dict[str, int] = {}  # by anatomy: its cases all tell the same
+    for item in (item for section in SECTIONS for item in items[section]):
+        case = read_case(item["case"], protocol)
         plan = case.metadata["plan"]
+        missed[case.patient] = len(plan["missed_before"])
         known = gates(_planned(case), case.structures, case.prescription_gy["PTV56"])
         limits |= {g.name: f"{'>=' if g.at_least else '<='} {g.limit:g}" for g in known if g.name != "PTV56 D95"}
         figures[plan["objectives"]][case.case_id] = {g.name: g.value for g in known} | _further(case)
@@ -64,7 +66,7 @@ def write_card(folder: Path, seed: int) -> Table:
             engine=plan["engine"],
             machine=plan["machine"],
             fractions=plan["fractions"],
-            missed=_missed(items, protocol),
+            missed=sum(missed.values()),
             table=_markdown(header, rows),
             pictures="\n".join(f"![{name}]({name})\n" for name in pictures),
             checksums=CHECKSUMS,
@@ -101,22 +103,10 @@ def half_dose_distance_mm(case: Case) -> float:
     return float(np.median(distances))
 
 
-def _cases(items: dict, protocol: Protocol) -> Iterator[Case]:
-    for section in SECTIONS:
-        for item in items[section]:
-            yield read_case(item["case"], protocol)
-
-
 def _planned(case: Case) -> np.ndarray:
     if case.dose_gy is None:
         raise InputError(case.source, "has no dose", "Make the cohort again")
     return case.dose_gy
-
-
-def _missed(items: dict, protocol: Protocol) -> int:
-    """Plans that missed a gate on the way; an anatomy's cases all tell the same."""
-    by_patient = {case.patient: case.metadata["plan"]["missed_before"] for case in _cases(items, protocol)}
-    return sum(map(len, by_patient.values()))
 
 
 def _further(case: Case) -> dict[str, float]:
