@@ -2,6 +2,8 @@
 # make demo-openkbp OPENKBP=DIR  the same on the OpenKBP patients, converted first
 # make test                      set up, run the tests
 # make tensorboard               look at the runs
+# make experiments               train and evaluate every loss on the embedded cohort, compare them in docs/experiments.md (hours)
+# make gradient-sweep            the same for the gradient loss with weights 0.05, 0.1 (grad_loss itself) and 0.2, in docs/gradient_sweep.md
 # make cohort                    make the embedded cohort again (half an hour on two cores)
 # make lint                      style and types
 
@@ -14,13 +16,24 @@ OPENKBP_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/openkbp.json','$(CONFIGS)
 OPENKBP_SETTINGS := --patch_size "[112,64,96]" --experiment demo-openkbp
 DATA := data/openkbp
 BUNDLE := $(BIN)/python -W ignore -m monai.bundle run
+REPORTS := $(BIN)/python -m monai_vmat.reports
 COHORT := --cases 24 --seed 2026 --out data/cohort
+
+# A run is named OVERLAY-seed<n> or, in the sweep, grad_loss-weight<w>-seed<n>; what was interrupted goes on, what is done stays.
+# Fewer or more: make experiments LOSSES="baseline dvh_aware" SEEDS=42. grad_vgg is left out: its weights are a download.
+LOSSES := baseline grad_loss dvh_aware structure_weighted asymmetric_ptv structure_dvh combined adversarial absolute_error
+GRADIENT_WEIGHTS := 0.05 0.2
+SEEDS := 42 43 44
+LOSS_RUNS := $(foreach seed,$(SEEDS),$(LOSSES:%=%-seed$(seed)))
+SWEEP_RUNS := $(foreach seed,$(SEEDS),baseline-seed$(seed) grad_loss-seed$(seed) \
+    $(GRADIENT_WEIGHTS:%=grad_loss-weight%-seed$(seed)))
+RESULTS := predictions/%_test/evaluation_results.json
 
 ifeq ($(MAKECMDGOALS)$(OPENKBP),demo-openkbp)
 $(error name a folder with the OpenKBP patients: make demo-openkbp OPENKBP=DIR (a checkout of the open-kbp repository, or its provided-data folder))
 endif
 
-.PHONY: demo demo-openkbp test tensorboard cohort lint clean
+.PHONY: demo demo-openkbp experiments gradient-sweep test tensorboard cohort lint clean
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +58,26 @@ demo-openkbp: $(VENV)/ready
 	@echo "report:       predictions/demo-openkbp_validation/evaluation_results.json, runs/demo-openkbp/metrics.csv"
 	@echo "TensorBoard:  make tensorboard (runs/demo-openkbp)"
 	@echo "Research software, not a medical device: predicted doses are not for clinical use."
+
+experiments: $(LOSS_RUNS:%=$(RESULTS))
+	$(REPORTS) compare $(LOSS_RUNS:%=runs/%) --out docs/experiments
+
+gradient-sweep: $(SWEEP_RUNS:%=$(RESULTS))
+	$(REPORTS) compare $(SWEEP_RUNS:%=runs/%) --out docs/gradient_sweep
+
+# $(1): the run's name, $(2): overlay, $(3): seed, $(4): further settings
+define experiment
+	$(BUNDLE) training --config_file "[$(call EXPERIMENT_CONFIGS,$(2))]" --experiment $(1) --seed $(3) $(4) --resume true
+	$(BUNDLE) evaluating --config_file "[$(call EXPERIMENT_CONFIGS,$(2)),'$(CONFIGS)/evaluate.json']" --experiment $(1) $(4)
+endef
+EXPERIMENT_CONFIGS = '$(CONFIGS)/train.json','$(CONFIGS)/experiments/$(1).json','$(CONFIGS)/quick.json'
+
+$(RESULTS): | $(VENV)/ready
+	$(call experiment,$*,$(firstword $(subst -seed, ,$*)),$(lastword $(subst -seed, ,$*)))
+
+predictions/grad_loss-weight%_test/evaluation_results.json: | $(VENV)/ready
+	$(call experiment,grad_loss-weight$*,grad_loss,$(lastword $(subst -seed, ,$*)),\
+	    --loss#weights#gradient $(firstword $(subst -seed, ,$*)))
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
