@@ -18,19 +18,19 @@ from monai_vmat.protocol import Protocol
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
 CONVENTIONS = {
     "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
-    "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy inside it; "
+    "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy in that; "
     "mae_above_<x>_percent_gy where the reference has at least x % of the plan's primary prescription",
     "rmse_gy": "root of the mean squared error over the whole volume; rmse_body_gy inside the body",
     "mean_error_body_gy": "mean of predicted - reference inside the body",
-    "D95": "numpy linear percentile 5 of the structure's voxels; D0.03cc the least dose in its hottest 0.03 cc of whole voxels; "
-    "Dmax its hottest voxel; gap = predicted - reference",
-    "conformity": "Paddick's index (doi:10.3171/jns.2000.93.supplement_3.0219) of the isodose of 95 % of the target's prescription; "
-    "for a lower target with the higher ones together",
+    "D95": "numpy linear percentile 5 of the structure's voxels; D0.03cc the least dose in its hottest 0.03 cc, in whole "
+    "voxels; Dmax its hottest voxel; gap = predicted - reference",
+    "conformity": "Paddick's index (doi:10.3171/jns.2000.93.supplement_3.0219) of the isodose of 95 % of the target's "
+    "prescription; for a lower target with the higher ones together",
     "homogeneity": "(D2 - D98) / D50 of the target",
     "isodose_dice": "overlap of the volumes with at least x % of the plan's primary prescription",
-    "goals": "limits of targets in Gy follow the plan's own prescription; not_worse: the prediction is as good as the reference",
-    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm (others by name), global (% of the reference's maximum), cutoff 10 % of it, "
-    "in 3D, over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around the target",
+    "goals": "limits of targets in Gy follow the plan's own prescription; not_worse: as good as the reference or better",
+    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm (others by name), global (% of the reference's maximum), cutoff 10 % "
+    "of it, in 3D, over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around it",
     "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
     "std": "population standard deviation over cases",
 }
