@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
@@ -21,9 +20,9 @@ from monai_vmat.dashboard.layout import custom_layout
 from monai_vmat.dashboard.settings import compared_metrics, settings
 from monai_vmat.dashboard.values import plan_values
 from monai_vmat.handlers.case_metrics import case_arrays
-from monai_vmat.metrics.gamma import gamma_analysis
 from monai_vmat.protocol import Protocol
 from monai_vmat.reports.dvh_figure import dvh_figure
+from monai_vmat.reports.gamma_planes import gamma_on_planes
 from monai_vmat.reports.planes import default_center, three_planes
 
 
@@ -110,7 +109,7 @@ class Dashboard:
             self._case.spacing_mm,
             center=center,
             title=case_id,
-            gamma=_gamma_on_planes(pred_gy, dose_gy, spacing, center),
+            gamma=gamma_on_planes(dose_gy, pred_gy, spacing.tolist(), center),
             gamma_label="Gamma, 3 %/3 mm",
         )
         self.writer.add_figure(f"validation/{case_id}/planes", planes, epoch)
@@ -128,18 +127,3 @@ def _markdown(config: Mapping[str, Any]) -> str:
     root = re.escape(json.dumps(config.get("project_root", "."))[1:-1])
     text = re.sub(rf'{root}(?=[/"])', ".", text)
     return f"```json\n{text}\n```"
-
-
-def _gamma_on_planes(
-    pred_gy: np.ndarray, dose_gy: np.ndarray, spacing_mm: np.ndarray, center: tuple[int, ...]
-) -> np.ndarray | None:
-    """Gamma, (X, Y, Z), on the three planes through the centre alone, NaN elsewhere; None where the reference has no dose."""
-    if not dose_gy.max() > 0:
-        return None
-    shown = np.zeros_like(dose_gy)
-    for axis, index in enumerate(center):
-        plane = (slice(None),) * axis + (index,)
-        shown[plane] = dose_gy[plane]
-    # No dose elsewhere: below the cutoff, nothing is searched there. The prediction stays whole.
-    (found,) = gamma_analysis(shown, pred_gy, spacing_mm.tolist(), normalisation_gy=float(dose_gy.max()))
-    return found.gamma
