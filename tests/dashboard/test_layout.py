@@ -4,7 +4,15 @@ import re
 
 from monai_vmat.dashboard.layout import custom_layout
 
-TRAINING = ("train/loss", "train/mse", "train/mse_weighted", "train/dvh_weighted", "train/dvh_skipped", "lr")
+TRAINING = (
+    "train/loss",
+    "train/loss_of_another_kind",
+    "train/mse",
+    "train/mse_weighted",
+    "train/dvh_weighted",
+    "train/dvh_skipped",
+    "lr",
+)
 
 
 def shown(layout, group, title, tags):
