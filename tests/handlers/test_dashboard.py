@@ -51,7 +51,9 @@ def train(tmp_path, prostate, cases, monkeypatch):
             dose = torch.as_tensor(case.dose_gy / np.float32(70))[None]
             item = {"case": str(tmp_path / f"{case.case_id}.npz"), "case_id": case.case_id, "patient": case.patient}
             engine.state.batch = [item | {"spacing_mm": torch.tensor(case.spacing_mm)}]
-            return [{"pred": factor(engine.state.epoch) * dose, "label": {"dose": dose, "structures": structures}}]
+            prescription = torch.tensor([case.prescription_gy[t.name] for t in prostate.targets])
+            label = {"dose": dose, "structures": structures, "prescription_gy": prescription}
+            return [{"pred": factor(engine.state.epoch) * dose, "label": label}]
 
         validator = Engine(predict)
         CaseMetrics(prostate).attach(validator, "val/mae_gy")
