@@ -23,7 +23,7 @@ def goals_table(results: Sequence[Mapping[str, Any]], protocol: Protocol) -> str
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for goal in protocol.goals:
-        found = entries(results, goal)
+        found = entries(results, goal, protocol)
         if found:
             reference, predicted = (np.mean([e[which] for e in found]) for which in ("reference", "predicted"))
             verdicts = [(e["reference_met"], e["predicted_met"]) for e in found]

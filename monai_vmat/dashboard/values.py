@@ -33,15 +33,21 @@ def plan_values(results: Sequence[Mapping[str, Any]], protocol: Protocol) -> dic
             if rate is not None:
                 found[f"gamma/{region}"].append(rate)
     for goal in protocol.goals:
-        for entry in entries(results, goal):
+        for entry in entries(results, goal, protocol):
             for which in ("predicted", "reference", "limit"):
                 found[f"goals/{goal_name(goal, protocol)}/{which}"].append(entry[which])
     return {tag: float(np.mean(values)) for tag, values in found.items()}
 
 
-def entries(results: Sequence[Mapping[str, Any]], goal: Goal) -> list[Mapping[str, Any]]:
-    """What the cases say of a goal; cases without its structure say nothing."""
-    return [entry for result in results for entry in result["goals"] if vars(goal).items() <= entry.items()]
+def entries(results: Sequence[Mapping[str, Any]], goal: Goal, protocol: Protocol) -> list[Mapping[str, Any]]:
+    """What the cases say of a goal, each with the limit of its own plan; cases without its structure say nothing."""
+
+    def kind(found: Mapping[str, Any]) -> list[Any]:
+        return [found[field] for field in ("structure", "metric", "op", "unit")]
+
+    number = [g for g in protocol.goals if kind(vars(g)) == kind(vars(goal))].index(goal)
+    alike = [[entry for entry in result["goals"] if kind(entry) == kind(vars(goal))] for result in results]
+    return [found[number] for found in alike if found]
 
 
 def goal_name(goal: Goal, protocol: Protocol) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 from monai_vmat.dashboard.values import goal_name, plan_values
 from monai_vmat.protocol import Goal
 
@@ -42,3 +44,16 @@ def test_two_goals_for_one_metric_are_two(prostate):
     values = plan_values([result(protocol)], protocol)
     assert [values[f"goals/{goal_name(goal, protocol)}/limit"] for goal in (protocol.goals[0], hot)] == [66.5, 75.0]
     assert goal_name(protocol.goals[0], protocol) == "PTV70_D95"
+
+
+def test_limits_are_those_of_the_plans(prostate):
+    """A plan that prescribes less to PTV56 has a lower limit, and counts; a second goal of the same kind stays apart."""
+    higher = Goal("PTV56", "D95", ">=", 55.0, "Gy")
+    protocol = dataclasses.replace(prostate, goals=(*prostate.goals, higher))
+    results = [result(protocol), result(protocol)]
+    for entry in results[1]["goals"]:
+        entry["limit"] *= 0.9 if entry["structure"] == "PTV56" else 1.0
+    values = plan_values(results, protocol)
+    assert values["goals/PTV56_D95/limit"] == pytest.approx(53.2 * 0.95)
+    assert values["goals/PTV56_D95_2/limit"] == pytest.approx(55.0 * 0.95)
+    assert values["goals/PTV70_D95/limit"] == 66.5
