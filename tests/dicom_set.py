@@ -61,7 +61,7 @@ def write_dicom_set(
         orientation: how the patient lay: a key of ORIENTATIONS.
         reverse_slices: number CT slices from superior to inferior.
         dose_offset_mm: shift of the dose grid's first point from the CT's, inwards (it then ends before the CT does).
-        dose_spacing_mm: of the dose grid; the CT's when None. The dose is interpolated onto it linearly.
+        dose_spacing_mm: of the dose grid; the CT's when None. The dose is interpolated onto it by cubic splines.
         plan: whether there is an RTPLAN.
         beams: of the plan.
         beam_doses: write one RTDOSE for each beam, ``rd_N.dcm``, in place of the plan's.
@@ -201,7 +201,7 @@ class _Writer:
         extent = (np.asarray(dose.shape) - 1) * self.spacing
         shape = np.floor((extent - offset) / spacing + 1e-6).astype(int) + 1
         index = [(o + s * np.arange(n)) / t for o, s, n, t in zip(offset, spacing, shape, self.spacing, strict=True)]
-        dose = ndimage.map_coordinates(dose, np.meshgrid(*index, indexing="ij"), order=1)
+        dose = ndimage.map_coordinates(dose, np.meshgrid(*index, indexing="ij"), order=3, mode="nearest").clip(0)
         frames, first, pixel_spacing = self.frames(dose, self.origin + offset, spacing)
         up = np.cross(self.orientation[:3], self.orientation[3:])[2] > 0
         if not up:  # offsets count along the cross product of row and column

@@ -1,8 +1,9 @@
-"""From contours to masks: a voxel belongs to a structure when at least half of it lies inside.
+"""From contours to masks: a voxel belongs to a structure when about half of it or more lies inside.
 
 Contours of one plane are combined by the even-odd rule, so that a contour inside another is a hole and keyholes work. A
 plane's area extends half way to its neighbours, at the ends and across gaps by half the usual distance of the planes. What
-part of a voxel lies inside is exact along X and Z and sampled at 15 lines along Y.
+part of a voxel lies inside is exact along X and Z and sampled at 15 lines along Y. Exactly half as the limit would make
+round structures too small (a sphere of 20 mm by 5 % in voxels of 3 mm); the limit is chosen so that the volume is right.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _LINES = 15  # odd: the middle one runs through the voxel's centre, where the sh
 # Contours that run exactly through voxel centres would take both or neither of the voxels at opposite sides: a slight shift
 # takes one, which keeps the volume.
 _SHIFT = 1e-4
-_HALF = 0.5 - 1e-5
+_LIMITS = (0.3, 0.7)
+_EQUAL = 1e-6
 _SAME_PLANE_MM = 0.1
 _GAP = 1.5
 
@@ -44,15 +46,26 @@ def rasterise(contours: Sequence[np.ndarray], grid: Grid, slice_mm: float) -> np
         return mask
     planes = _planes(scaled, _SAME_PLANE_MM / spacing[2])
     bounds = _slabs(np.asarray([height for height, _ in planes]), slice_mm / spacing[2])
-    covered: dict[int, np.ndarray] = {}
+    covered = np.zeros((grid.shape[2], *(high - low)[::-1]), np.float32)
     for (_, polygons), (bottom, top) in zip(planes, bounds, strict=True):
         area = _area(polygons, low, high)
         for k in range(max(0, int(np.floor(bottom))), min(grid.shape[2], int(np.ceil(top)))):
             thickness = min(top, k + 1) - max(bottom, k)
-            covered[k] = covered[k] + thickness * area if k in covered else thickness * area
-    for k, part in covered.items():
-        mask[low[0] : high[0], low[1] : high[1], k] = part.T >= _HALF
+            covered[k] += thickness * area
+    mask[low[0] : high[0], low[1] : high[1]] = (covered >= _limit(covered)).transpose(2, 1, 0)
     return mask
+
+
+def _limit(covered: np.ndarray) -> float:
+    """Which part of a voxel must be covered for the voxels' volume to be what is covered, as nearly as possible; voxels that
+    are covered alike (those of a flat face) stay together."""
+    low, high = _LIMITS
+    doubtful = np.sort(covered[(covered >= low) & (covered < high)])[::-1]
+    wanted = covered.sum(dtype=np.float64) - np.count_nonzero(covered >= high)
+    last_of_its_kind = np.append(doubtful[:-1] - doubtful[1:] > _EQUAL, True)[: len(doubtful)]
+    counts = np.append(0, np.flatnonzero(last_of_its_kind) + 1)
+    count = counts[np.abs(counts - wanted).argmin()]
+    return float(doubtful[count - 1]) if count else high
 
 
 def _planes(contours: Sequence[np.ndarray], tolerance: float) -> list[tuple[float, list[np.ndarray]]]:

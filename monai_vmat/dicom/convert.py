@@ -17,7 +17,7 @@ from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.identity import Identity, identifiers
 from monai_vmat.dicom.names import NameMatch, match_names, required_structures
 from monai_vmat.dicom.plan import Plan, read_plan
-from monai_vmat.dicom.resample import resample
+from monai_vmat.dicom.resample import resample_dose, resample_image
 from monai_vmat.dicom.structure_set import closed_contours, read_structure_set
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
@@ -152,7 +152,7 @@ def ct_hu_on(grid: Grid, ct_hu: np.ndarray, ct_grid: Grid) -> np.ndarray:
     if grid.spacing_mm == ct_grid.spacing_mm and np.allclose(start, np.rint(start), atol=1e-6):
         x, y, z = (slice(s, s + n) for s, n in zip(np.rint(start).astype(int), grid.shape, strict=True))
         return np.ascontiguousarray(ct_hu[x, y, z])
-    return np.rint(resample(ct_hu, ct_grid, grid, average=True)).astype(np.int16)
+    return np.rint(resample_image(ct_hu, ct_grid, grid)).astype(np.int16)
 
 
 def _prescribe(match: NameMatch, plan: Plan, protocol: Protocol) -> tuple[dict[str, float], dict[str, str]]:
@@ -240,7 +240,7 @@ def _dose_on(
     """
     native, dose_grid = read_dose(study, plan.beams)
     where = study.names(study.doses[0])
-    dose = resample(native, dose_grid, grid)
+    dose = resample_dose(native, dose_grid, grid)
     for axis in range(3):
         low, high = dose_grid.edges_mm(axis)
         centres = grid.centres_mm(axis)
