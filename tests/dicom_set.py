@@ -51,6 +51,7 @@ def write_dicom_set(
     beam_doses: bool = False,
     fractions: int | None = None,
     roi_names: Mapping[str, str] | None = None,
+    dose_bits: int = 32,
     patient_id: str = PATIENT_ID,
     seed: str = "",
 ) -> Path:
@@ -60,12 +61,13 @@ def write_dicom_set(
         orientation: how the patient lay: a key of ORIENTATIONS.
         reverse_slices: number CT slices from superior to inferior.
         dose_offset_mm: shift of the dose grid's first point from the CT's, inwards (it then ends before the CT does).
-        dose_spacing_mm: of the dose grid; the CT's when None. The dose is interpolated onto it linearly.
+        dose_spacing_mm: of the dose grid; the CT's when None. The dose is interpolated onto it by cubic splines.
         plan: whether there is an RTPLAN.
         beams: of the plan.
         beam_doses: write one RTDOSE for each beam, ``rd_N.dcm``, in place of the plan's.
         fractions: of the plan; the protocol's when None.
         roi_names: names of structures in the RTSTRUCT where they are not the case's.
+        dose_bits: 16 or 32, of a stored dose value.
         seed: another one for another set of UIDs.
     """
     writer = _Writer(case, folder, orientation, patient_id, seed or f"{case.case_id}/{patient_id}")
@@ -75,7 +77,7 @@ def write_dicom_set(
         spacing = case.spacing_mm if dose_spacing_mm is None else tuple(dose_spacing_mm)
         shares = np.arange(1, beams + 1) / np.arange(1, beams + 1).sum() if beam_doses else [1.0]
         for number, share in enumerate(shares, 1):
-            writer.write_dose(share, spacing, np.asarray(dose_offset_mm), plan, number if beam_doses else None)
+            writer.write_dose(share, spacing, np.asarray(dose_offset_mm), number if beam_doses else None, dose_bits)
     if plan:
         writer.write_plan(protocol.fractions if fractions is None else fractions, beams)
     return folder
@@ -145,7 +147,7 @@ class _Writer:
             number = len(frames) - k if reverse else k + 1
             d = self.new("CT", k)
             d.ImageType, d.InstanceNumber, d.AcquisitionNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], number, 1
-            d.KVP, d.SliceThickness = 120, self.spacing[2]
+            d.BodyPartExamined, d.KVP, d.SliceThickness = "PELVIS", 120, self.spacing[2]
             d.PatientPosition = self.position
             d.ImagePositionPatient = [first[0], first[1], first[2] + k * self.spacing[2]]
             d.ImageOrientationPatient, d.PixelSpacing = list(self.orientation), pixel_spacing
@@ -193,13 +195,13 @@ class _Writer:
             ContourData=[f"{v:.4f}" for v in points.ravel()],
         )
 
-    def write_dose(self, share: float, spacing, offset: np.ndarray, plan: bool, beam: int | None) -> None:
+    def write_dose(self, share: float, spacing, offset: np.ndarray, beam: int | None, bits: int) -> None:
         dose = self.case.dose_gy.astype(np.float64) * share
         spacing = np.asarray(spacing, np.float64)
         extent = (np.asarray(dose.shape) - 1) * self.spacing
         shape = np.floor((extent - offset) / spacing + 1e-6).astype(int) + 1
         index = [(o + s * np.arange(n)) / t for o, s, n, t in zip(offset, spacing, shape, self.spacing, strict=True)]
-        dose = ndimage.map_coordinates(dose, np.meshgrid(*index, indexing="ij"), order=1)
+        dose = ndimage.map_coordinates(dose, np.meshgrid(*index, indexing="ij"), order=3, mode="nearest").clip(0)
         frames, first, pixel_spacing = self.frames(dose, self.origin + offset, spacing)
         up = np.cross(self.orientation[:3], self.orientation[3:])[2] > 0
         if not up:  # offsets count along the cross product of row and column
@@ -212,8 +214,8 @@ class _Writer:
         d.NumberOfFrames, d.FrameIncrementPointer = len(frames), 0x3004000C
         d.GridFrameOffsetVector = (spacing[2] * np.arange(len(frames))).tolist()
         d.DoseUnits, d.DoseType, d.DoseSummationType = "GY", "PHYSICAL", "PLAN" if beam is None else "BEAM"
-        d.DoseGridScaling = f"{max(dose.max(), 1e-3) / 2**31:.10e}"
-        self.add_pixels(d, np.rint(frames / float(d.DoseGridScaling)), 32)
+        d.DoseGridScaling = f"{max(dose.max(), 1e-3) / (2**bits - 2):.10e}"
+        self.add_pixels(d, np.rint(frames / float(d.DoseGridScaling)), bits)
         d.ReferencedStructureSetSequence = [self.reference("RTSTRUCT")]
         planned = self.reference("RTPLAN")
         if beam is not None:

@@ -16,6 +16,7 @@ from monai_vmat.errors import InputError
 EXPORT_AGAIN = "Export it again or leave it out"
 
 _MAX_PIXELS = 2**31  # of a series or dose: 2048 x 2048 x 512; a header that claims more is damaged, or an attack on the memory
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -42,7 +43,9 @@ def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> A
             if meta.get("TransferSyntaxUID") == _DEFLATED:
                 raise InputError(where, "deflated DICOM files are not read", "Export it in explicit VR little endian")
             specific = None if tags is None else list(tags)
-            return pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=specific)
+            dataset = pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=specific)
+            _require_whole(dataset, where)
+            return dataset
     except InputError:
         raise
     except pydicom.errors.InvalidDicomError:
@@ -123,7 +126,7 @@ def read_pixels(dataset: Any, where: str) -> np.ndarray:
         mend, failure = EXPORT_AGAIN, "PixelData: cannot be decoded"
         expected = math.prod(shape) * int(numbers(dataset, "BitsAllocated", 1, where)[0]) // 8
         if len(dataset.PixelData) < expected:
-            problem = f"PixelData: {expected} bytes were expected, got {len(dataset.PixelData)} (truncated?)"
+            problem = f"PixelData: {expected} bytes were expected, got {len(dataset.PixelData)}"
             raise InputError(where, problem, EXPORT_AGAIN)
     try:
         with warnings.catch_warnings():
@@ -131,6 +134,15 @@ def read_pixels(dataset: Any, where: str) -> np.ndarray:
             return dataset.pixel_array.reshape(shape)
     except Exception as error:  # decoders fail in many ways
         raise InputError(where, failure, mend) from error
+
+
+def _require_whole(dataset: Any, where: str) -> None:
+    """pydicom gives what is left of a truncated file without a word: half of the contours, say."""
+    for tag in dataset.keys():
+        element = dataset.get_item(tag)
+        value, length = element.value, getattr(element, "length", 0)
+        if isinstance(value, bytes) and length != _UNDEFINED_LENGTH and len(value) < length:
+            raise InputError(where, f"is truncated: element {tag} has {len(value)} of {length} bytes", EXPORT_AGAIN)
 
 
 def _pydicom() -> Any:

@@ -202,7 +202,9 @@ def _link(headers: list[_Header]) -> list[Study]:
     unused = dict(scans)
     for structures in structure_sets:
         scan, problem = _scan_of(structures, scans, series)
-        unused.pop(scan[0].series if scan else "", None)
+        # The CTs that it might have been drawn on are told about with it.
+        near = structures.frame_of_reference if problem else None
+        unused = {uid: s for uid, s in unused.items() if s is not scan and s[0].frame_of_reference != near}
         for planned_by, doses in list(planned[structures.uid].values()) or [(None, [])]:
             studies.append(_make_study(scan, structures, planned_by, doses, problem))
     for scan in unused.values():
