@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
+        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            problem = f"holds a {foreign[1]}, which is never loaded (tensors and plain values are)"
+            raise InputError(path, problem, "Save its tensors and plain values alone, or use another checkpoint") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, f"is not a whole checkpoint of tensors ({reason})", "Use another checkpoint") from error
     if not isinstance(content, dict):
