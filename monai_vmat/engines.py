@@ -192,7 +192,12 @@ def load_weights(path: str | Path, network: nn.Module, device: str | torch.devic
     return network
 
 
-def check_and_load(path: str | Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def check_and_load(
+    path: str | Path,
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
+) -> None:
     """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
     own = network.state_dict()
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
@@ -207,11 +212,7 @@ def check_and_load(path: str | Path, network: nn.Module, weights: Mapping[str, T
             return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
         parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
-        raise InputError(
-            path,
-            f"holds the weights of another architecture ({'; '.join(parts)})",
-            "Use the configuration that it was trained with (training_config.json beside it)",
-        )
+        raise InputError(path, f"holds the weights of another architecture ({'; '.join(parts)})", mend)
     network.load_state_dict(weights)
 
 
