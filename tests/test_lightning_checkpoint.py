@@ -14,7 +14,7 @@ from torch import nn
 from monai_vmat.errors import InputError
 from monai_vmat.lightning_checkpoint import read_lightning_checkpoint
 
-HYPER_PARAMETERS = {"in_channels": 9, "base_channels": 16, "constraint_dim": 13, "learning_rate": 1e-4}
+HYPER_PARAMETERS = {"in_channels": 9, "base_channels": 8, "constraint_dim": 13, "learning_rate": 1e-4}
 
 
 class EarlierBlock(nn.Module):
@@ -64,7 +64,7 @@ class EarlierNetwork(nn.Module):
 class EarlierModule(nn.Module):
     """The Lightning module's parameters: the network, and a loss with a buffer beside it."""
 
-    def __init__(self, ins: int = 9, b: int = 16, constraints: int = 13) -> None:
+    def __init__(self, ins: int = 9, b: int = 8, constraints: int = 13) -> None:
         super().__init__()
         self.model = EarlierNetwork(ins, b, constraints)
         self.gradient_loss = nn.Module()
@@ -103,10 +103,10 @@ def write(path, module: nn.Module, **content) -> None:
 @pytest.mark.parametrize(
     ("ins", "b", "constraints", "parameters"),
     [
-        (9, 16, 13, HYPER_PARAMETERS),
+        (9, 8, 13, HYPER_PARAMETERS),
         (9, 48, 13, {"constraint_dim": 13}),  # the published width; the rest is seen in the weights
         (8, 8, 5, {}),  # as many channels in as out: the first shortcut is the identity
-        (11, 24, 13, {"in_channels": 11, "base_channels": None}),
+        (11, 16, 13, {"in_channels": 11, "base_channels": None}),
     ],
 )
 def test_the_imported_network_computes_the_same(tmp_path, ins, b, constraints, parameters):
@@ -130,7 +130,7 @@ def test_without_hyper_parameters_and_in_half_precision(tmp_path):
     module = EarlierModule().half()
     write(tmp_path / "a.ckpt", module, hyper_parameters=None, epoch="last")
     found = read_lightning_checkpoint(tmp_path / "a.ckpt")
-    assert (found.sizes["base_channels"], found.stated, found.epoch) == (16, (), None)
+    assert (found.sizes["base_channels"], found.stated, found.epoch) == (8, (), None)
     for name, tensor in found.network.state_dict().items():
         assert tensor.dtype == torch.float32 and torch.equal(tensor, module.state_dict()[f"model.{name}"].float())
 
@@ -154,11 +154,14 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
             lambda: {"state_dict": changed(model__enc1__conv1__weight=torch.ones(3))},
             r"5 dimensions were expected, got shape \(3,\)",
         ),
-        (lambda: {"state_dict": changed(model__enc1__conv1__weight=torch.ones(12, 9, 3, 3, 3))}, "width 12: a multiple of 8"),
+        (
+            lambda: {"state_dict": changed(model__enc1__conv1__weight=torch.ones(12, 9, 3, 3, 3)), "hyper_parameters": {}},
+            "width 12: a multiple of 8",
+        ),
         (lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), torch.nan))}, "'model.out_conv.bias' holds NaN"),
         (
             lambda: {"hyper_parameters": {"base_channels": 48}},
-            "hyper-parameter 'base_channels' is 48, but its weights are for 16",
+            "hyper-parameter 'base_channels' is 48, but its weights are for 8",
         ),
         (lambda: {"state_dict": {"net.a": torch.ones(1)}}, "has no names that start with 'model.'"),
         (lambda: {"state_dict": {"model.a": 1}}, "'state_dict': tensors by name were expected"),
@@ -184,7 +187,7 @@ class Evil:
 
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "evil.ckpt", EarlierModule(b=8), callbacks={"x": Evil()})
+    write(tmp_path / "evil.ckpt", EarlierModule(), callbacks={"x": Evil()})
     with pytest.raises(InputError, match="holds a posix.system, which is never loaded"):
         read_lightning_checkpoint(tmp_path / "evil.ckpt")
     assert os.listdir() == ["evil.ckpt"]
