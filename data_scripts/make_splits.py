@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from monai_vmat.case import read_metadata
 from monai_vmat.console import run_command, say, table
-from monai_vmat.datalist import DEFAULT_FRACTIONS, FILE_NAME, SECTIONS, build_datalist
+from monai_vmat.datalist import DEFAULT_FRACTIONS, FILE_NAME, SECTIONS, build_datalist, patient_of
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json
 from monai_vmat.openkbp import publisher_split
@@ -109,18 +108,7 @@ def identify(path: Path, metadata: dict[str, Any], pattern: str | None) -> tuple
     """Case id and patient: as a native file says, or from the name of a v2.x file."""
     if metadata:
         return metadata["case_id"], metadata["patient"]
-    if pattern is None:
-        return path.stem, path.stem
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError("--patient-pattern", f"'{pattern}' is no regular expression ({error})", "Correct it") from error
-    if compiled.groups != 1:
-        raise InputError("--patient-pattern", f"one group was expected, '{pattern}' has {compiled.groups}", "Use one ( )")
-    match = compiled.search(path.stem)
-    if not match or not match[1]:
-        raise InputError(path, f"its name does not match --patient-pattern '{pattern}'", "Widen the pattern or rename the file")
-    return path.stem, match[1]
+    return path.stem, patient_of(path, pattern)
 
 
 def find_protocol(metadata: dict[Path, dict[str, Any]], wanted: str | None) -> str:

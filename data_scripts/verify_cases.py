@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monai_vmat.case import read_case, read_metadata
+from monai_vmat.case import read_case
+from monai_vmat.case_folder import open_cases
 from monai_vmat.console import run_command, say, table
-from monai_vmat.datalist import SECTIONS, load_datalist, natural_order
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
 from monai_vmat.parallel import map_in_processes
-from monai_vmat.protocol import Protocol, load_protocol
+from monai_vmat.protocol import Protocol
 from monai_vmat.reports.verification import (
     CaseCheck,
     case_picture,
@@ -43,7 +43,7 @@ def main() -> int:
     if options.workers < 1:
         parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
 
-    items, protocol = find_cases(options.source, options.protocol)
+    items, protocol = open_cases(options.source, options.protocol)
     work = partial(verify, protocol=protocol, picture=options.html is not None)
     checks = map_in_processes(work, items, options.workers, "case")
     say(table(*case_table(checks, protocol)))
@@ -56,35 +56,6 @@ def main() -> int:
             temporary.write_text(verification_html(checks, protocol, f"Cases of {options.source}"), encoding="utf-8")
         say(f"\nwritten: {options.html}")
     return 0 if all(check.readable for check in checks) else 1
-
-
-def find_cases(source: Path, wanted: str | None) -> tuple[list[dict[str, Any]], Protocol]:
-    """The cases (``case``: path, perhaps ``spacing_mm``) of a folder or datalist, and their protocol.
-
-    Raises:
-        InputError: when there are none, or nothing says which protocol they belong to.
-    """
-    if not source.is_dir():
-        content = load_datalist(source)
-        items = [item for section in SECTIONS for item in content[section]]
-        name = wanted or content["protocol"]
-    else:
-        files = sorted(source.glob("*.npz"), key=lambda path: natural_order(path.stem))
-        items = [{"case": str(path)} for path in files]
-        name = wanted or next(filter(None, map(stated_protocol, files)), None)
-    if not items:
-        raise InputError(source, "holds no cases", "Convert some first, e.g. with data_scripts/openkbp_to_npz.py")
-    if name is None:
-        raise InputError("--protocol", f"no case in {source} says which one it belongs to", "Say which, e.g. prostate_sib")
-    return items, load_protocol(name)
-
-
-def stated_protocol(path: Path) -> str | None:
-    """The protocol that a native file names; none for v2.x and unreadable files."""
-    try:
-        return read_metadata(path).get("protocol")
-    except InputError:
-        return None
 
 
 def verify(item: dict[str, Any], protocol: Protocol, picture: bool) -> CaseCheck:

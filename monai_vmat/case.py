@@ -179,6 +179,15 @@ def write_dose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, metada
     write_npz(path, {**encode_dose(dose_gy), "affine": affine, "metadata": np.asarray(json.dumps(dict(metadata)))})
 
 
+def read_dose(archive: NpzArchive) -> np.ndarray:
+    """The dose of a native file, or of a prediction of this program, in Gy: float32 (X, Y, Z)."""
+    steps = _numbers(archive, "dose", "uf", 3)
+    scale = float(_numbers(archive, "dose_scale_gy", "f", 0))
+    if not 0 < scale <= 1:
+        raise InputError(archive.path, f"array 'dose_scale_gy': expected a step in Gy between 0 and 1, got {scale}", _REMAKE)
+    return steps.astype(np.float32) * np.float32(scale)
+
+
 def _validate(case: Case) -> None:
     where = case.source or f"case {case.case_id!r}"
 
@@ -313,7 +322,7 @@ def _read_native(archive: NpzArchive, protocol: Protocol) -> Case:
         raise InputError(archive.path, problem, _REMAKE)
     dose = None
     if "dose" in archive:
-        dose = _read_dose(archive)
+        dose = read_dose(archive)
     return _check_against(
         Case(
             case_id=metadata.pop("case_id"),
@@ -330,14 +339,6 @@ def _read_native(archive: NpzArchive, protocol: Protocol) -> Case:
         ),
         protocol,
     )
-
-
-def _read_dose(archive: NpzArchive) -> np.ndarray:
-    steps = _numbers(archive, "dose", "uf", 3)
-    scale = float(_numbers(archive, "dose_scale_gy", "f", 0))
-    if not 0 < scale <= 1:
-        raise InputError(archive.path, f"array 'dose_scale_gy': expected a step in Gy between 0 and 1, got {scale}", _REMAKE)
-    return steps.astype(np.float32) * np.float32(scale)
 
 
 def _read_v2(archive: NpzArchive, protocol: Protocol, spacing_mm: Sequence[float]) -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
+        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            problem = f"holds a {foreign[1]}, which is never loaded (tensors and plain values are)"
+            raise InputError(path, problem, "Save its tensors and plain values alone, or use another checkpoint") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, f"is not a whole checkpoint of tensors ({reason})", "Use another checkpoint") from error
     if not isinstance(content, dict):
@@ -188,7 +192,12 @@ def load_weights(path: str | Path, network: nn.Module, device: str | torch.devic
     return network
 
 
-def check_and_load(path: str | Path, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def check_and_load(
+    path: str | Path,
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
+) -> None:
     """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
     own = network.state_dict()
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
@@ -203,11 +212,7 @@ def check_and_load(path: str | Path, network: nn.Module, weights: Mapping[str, T
             return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
         parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
-        raise InputError(
-            path,
-            f"holds the weights of another architecture ({'; '.join(parts)})",
-            "Use the configuration that it was trained with (training_config.json beside it)",
-        )
+        raise InputError(path, f"holds the weights of another architecture ({'; '.join(parts)})", mend)
     network.load_state_dict(weights)
 
 

@@ -87,14 +87,34 @@ class NpzArchive:
         except Exception as error:  # headers and data of strangers fail in many ways in numpy, ast, tokenize, zlib, lzma...
             raise InputError(self.path, f"array '{name}' cannot be read ({error or type(error).__name__})", _REMAKE) from error
 
-    def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    def read_pickle(self, name: str, max_bytes: int) -> bytes:
+        """The bytes that the pickled array ``name`` consists of, as they are: nothing is unpickled."""
+        if name not in self.names:
+            raise InputError(self.path, f"array '{name}' is missing (found: {', '.join(self.names) or 'none'})", _REMAKE)
+        try:
+            with self._zip.open(f"{name}.npy") as member:
+                _, _, dtype = self._any_header(member, name)
+                if dtype != np.dtype(object):
+                    raise InputError(self.path, f"array '{name}' is of type '{dtype}', a pickled object was expected", _REMAKE)
+                data = member.read(max_bytes + 1)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(self.path, f"array '{name}' cannot be read ({error or type(error).__name__})", _REMAKE) from error
+        if len(data) > max_bytes:
+            raise InputError(self.path, f"array '{name}': its pickle has more than {max_bytes} bytes", "Leave it out")
+        return data
+
+    def _any_header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(member)
-        else:
-            raise InputError(self.path, f"array '{name}' has format version {version}, 1.0 or 2.0 was expected", _REMAKE)
+            return np.lib.format.read_array_header_1_0(member)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(member)
+        raise InputError(self.path, f"array '{name}' has format version {version}, 1.0 or 2.0 was expected", _REMAKE)
+
+    def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+        shape, fortran, dtype = self._any_header(member, name)
         if dtype.kind not in "biufU":
             raise InputError(
                 self.path,

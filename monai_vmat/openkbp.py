@@ -86,10 +86,19 @@ def read_openkbp_patient(folder: str | Path, protocol: Protocol, *, require_dose
         structures=structures,
         prescription_gy=prescription,
         constraints=protocol.encode_constraints(prescription),
-        dose_gy=_read_values(dose_path).astype(np.float32) if dose_path.is_file() else None,
+        dose_gy=read_openkbp_dose(dose_path) if dose_path.is_file() else None,
         metadata={"dataset": "OpenKBP"},
         source=str(folder),
     )
+
+
+def read_openkbp_dose(path: str | Path) -> np.ndarray:
+    """A dose file, delivered or predicted (as the challenge's participants hand in, ``pt_N.csv``): Gy, float32 (X, Y, Z).
+
+    Raises:
+        InputError: when it is missing, malformed or empty.
+    """
+    return _read_values(Path(path)).astype(np.float32)
 
 
 def _read_ct_hu(path: Path) -> np.ndarray:

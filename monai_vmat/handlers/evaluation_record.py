@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from monai_vmat.case import write_dose
 from monai_vmat.console import say, table
 from monai_vmat.files import write_json
 from monai_vmat.handlers.case_metrics import predicted_gy
+from monai_vmat.metrics.case_metrics import aggregate
 from monai_vmat.protocol import Protocol
 
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
@@ -58,6 +59,7 @@ class EvaluationRecord:
             "protocol": protocol.name,
             "git_commit": provenance.git_commit(project_root),
             "versions": provenance.versions(),
+            "note": RESEARCH_ONLY,
         }
 
     def attach(self, engine: Engine) -> None:
@@ -76,36 +78,54 @@ class EvaluationRecord:
             )
 
     def _write_results(self, engine: Engine) -> None:
-        results, summary = engine.state.case_results, engine.state.case_summary
-        path = self.folder / "evaluation_results.json"
-        write_json(
-            path,
-            {
-                **self.facts,
-                "note": RESEARCH_ONLY,
-                "conventions": CONVENTIONS,
-                "n_cases": len(results),
-                "seconds": engine.state.case_seconds,
-                "aggregate_metrics": summary,
-                "per_case_results": results,
-            },
-        )
-        say()
-        say(results_table(results, self.protocol))
-        say()
-        say(f"{self.facts['experiment']}, {self.facts['split']} split, {len(results)} cases, {self.facts['checkpoint']}")
-        say(f"  MAE {summary['mae_gy_mean']:.2f} Gy (whole volume), {summary['mae_body_gy_mean']:.2f} Gy (body)")
-        if summary["gamma_pass_rate_mean"] is not None:
-            say(f"  gamma 3 %/3 mm {summary['gamma_pass_rate_mean']:.1f} % (reference's maximum, cutoff 10 %)")
-        gaps = {t.name: summary[f"{t.name}_D95_abs_gap_gy_mean"] for t in self.protocol.targets}
-        say("  |D95 gap| " + ", ".join(f"{name} {gap:.2f} Gy" for name, gap in gaps.items() if gap is not None))
-        say(f"  goals: {goal_text(results)}")
-        if summary.get("openkbp_dose_score_gy") is not None:
-            dose_score, dvh_score = summary["openkbp_dose_score_gy"], summary["openkbp_dvh_score_gy"]
-            say(f"  OpenKBP dose score {dose_score:.3f} Gy, DVH score {dvh_score:.3f} Gy")
-        seconds = engine.state.case_seconds
-        say(f"  inference {seconds['inference']:.1f} s, metrics {seconds['metrics']:.1f} s beside it")
-        say(f"  {path}")
+        write_results(self.folder, self.protocol, engine.state.case_results, self.facts, engine.state.case_seconds)
+
+
+def write_results(
+    folder: str | Path,
+    protocol: Protocol,
+    results: Sequence[dict[str, Any]],
+    facts: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write ``evaluation_results.json`` and show the result.
+
+    Args:
+        folder: where the file goes.
+        protocol: the protocol.
+        results: of at least one case, as :func:`~monai_vmat.metrics.case_metrics.case_metrics` gives them, with ``case_id``.
+        facts: what was evaluated: ``experiment``, ``split``, ``checkpoint`` (or ``predictions``) and whatever else is known.
+        seconds: what took how long.
+    """
+    path = Path(folder) / "evaluation_results.json"
+    summary = aggregate(results, protocol)
+    write_json(
+        path,
+        {
+            **facts,
+            "conventions": CONVENTIONS,
+            "n_cases": len(results),
+            "seconds": dict(seconds),
+            "aggregate_metrics": summary,
+            "per_case_results": list(results),
+        },
+    )
+    say()
+    say(results_table(results, protocol))
+    say()
+    evaluated = facts.get("checkpoint") or facts["predictions"]
+    say(f"{facts['experiment']}, {facts['split']} split, {len(results)} cases, {evaluated}")
+    say(f"  MAE {summary['mae_gy_mean']:.2f} Gy (whole volume), {summary['mae_body_gy_mean']:.2f} Gy (body)")
+    if summary["gamma_pass_rate_mean"] is not None:
+        say(f"  gamma 3 %/3 mm {summary['gamma_pass_rate_mean']:.1f} % (reference's maximum, cutoff 10 %)")
+    gaps = {t.name: summary[f"{t.name}_D95_abs_gap_gy_mean"] for t in protocol.targets}
+    say("  |D95 gap| " + ", ".join(f"{name} {gap:.2f} Gy" for name, gap in gaps.items() if gap is not None))
+    say(f"  goals: {goal_text(results)}")
+    if summary.get("openkbp_dose_score_gy") is not None:
+        dose_score, dvh_score = summary["openkbp_dose_score_gy"], summary["openkbp_dvh_score_gy"]
+        say(f"  OpenKBP dose score {dose_score:.3f} Gy, DVH score {dvh_score:.3f} Gy")
+    say("  " + ", ".join(f"{what} {took:.1f} s" for what, took in seconds.items()))
+    say(f"  {path}")
 
 
 def goal_text(results: Sequence[dict[str, Any]]) -> str:
