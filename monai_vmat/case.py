@@ -179,6 +179,19 @@ def write_dose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, metada
     write_npz(path, {**encode_dose(dose_gy), "affine": affine, "metadata": np.asarray(json.dumps(dict(metadata)))})
 
 
+def read_dose(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read what :func:`write_dose` wrote.
+
+    Returns:
+        dose, float32 (X, Y, Z) in Gy, and the affine of its grid, float64 (4, 4).
+
+    Raises:
+        InputError: when the file is missing, damaged or no dose.
+    """
+    with NpzArchive(path) as archive:
+        return _read_dose(archive), _numbers(archive, "affine", "f", 2).astype(np.float64)
+
+
 def _validate(case: Case) -> None:
     where = case.source or f"case {case.case_id!r}"
 
