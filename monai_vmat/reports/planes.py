@@ -1,4 +1,4 @@
-"""Three planes through a case: CT with contours, doses, and the difference of two doses."""
+"""Three planes through a case: CT with contours, doses, the difference of two doses, and their gamma map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -26,7 +26,12 @@ _MARGIN_MM = 15.0
 _WASH_FROM = 0.05  # of the greatest dose: below it the CT shows through alone
 _WASH_ALPHA = 0.6
 _LEAST_DIFFERENCE_GY = 1.0  # least end of the difference scale, so that rounding does not look like a finding
-_OTHER_COLOR = "#FFFFFF"  # of structures that the protocol does not know
+OTHER_COLOR = "#FFFFFF"  # of structures that the protocol does not know
+_GAMMA_END = 2.0
+# Blues pass and reds fail, with a step in hue and in lightness at 1, for eyes that tell no red from green as well.
+_GAMMA_COLORS = LinearSegmentedColormap.from_list(
+    "gamma", [(0.0, "#CDE7FA"), (0.5, "#2B6CB0"), (0.5, "#FFD25A"), (1.0, "#B2001E")]
+)
 _PANEL_IN, _GAP_IN, _TOP_IN, _BAR_IN, _KEY_ROW_IN, _KEY_COLUMN_IN = 3.1, 0.12, 0.55, 0.1, 0.18, 1.5
 
 
@@ -70,7 +75,7 @@ class _Panel:
 
     label: str
     overlay: np.ndarray | None
-    colors: str
+    colors: str | Colormap
     scale: Normalize
     scale_label: str
     hidden_below: float = 0.0
@@ -86,8 +91,10 @@ def three_planes(
     *,
     center: Sequence[int] | None = None,
     title: str = "",
+    gamma: np.ndarray | None = None,
+    gamma_label: str = "Gamma",
 ) -> Figure:
-    """Draw the axial, coronal and sagittal plane (rows) of a case: CT, each dose, and two doses' difference (columns).
+    """Draw the axial, coronal and sagittal plane (rows) of a case: CT, each dose, two doses' difference, gamma (columns).
 
     Args:
         ct_hu: (X, Y, Z) in Hounsfield units; indices grow towards left, posterior, superior, as in ``Case``.
@@ -97,6 +104,8 @@ def three_planes(
         spacing_mm: voxel size along X, Y, Z.
         center: voxel that the planes pass through; by default the primary target's centroid, else the volume's middle.
         title: written above.
+        gamma: (X, Y, Z), NaN where not evaluated: nothing is drawn there. The colours change hue at 1.
+        gamma_label: says below its colour bar by what criteria.
 
     Returns:
         a figure on an Agg canvas, to be saved with ``savefig``. pyplot has no part in it, so nothing needs closing.
@@ -105,7 +114,8 @@ def three_planes(
         InputError: when an array is not on the CT's grid, or the centre is outside it.
     """
     shape = ct_hu.shape
-    for name, volume in (*masks.items(), *doses.items()):
+    gammas = {} if gamma is None else {"gamma": gamma}
+    for name, volume in (*masks.items(), *doses.items(), *gammas.items()):
         if volume.shape != shape:
             problem = f"expected the CT's grid {shape}, got {volume.shape}"
             raise InputError(f"picture of '{name}'", problem, "Resample it onto the CT's grid")
@@ -117,8 +127,10 @@ def three_planes(
     known = {s.name: s.color for s in protocol.structures}
     spacing = np.asarray(spacing_mm, np.float64)
     box = _field_of_view_mm(ct_hu, drawn, doses, spacing)
-    scene = _Scene(ct_hu, drawn, {name: known.get(name, _OTHER_COLOR) for name in drawn}, center, spacing, box)
+    scene = _Scene(ct_hu, drawn, {name: known.get(name, OTHER_COLOR) for name in drawn}, center, spacing, box)
     panels = _panels(doses)
+    for label, overlay in gammas.items():
+        panels.append(_Panel(label, overlay, _GAMMA_COLORS, Normalize(0.0, _GAMMA_END), gamma_label, extend="max"))
     figure, axes, bars = _frame(scene, len(panels), title)
     for column, panel in enumerate(panels):
         axes[0, column].set_title(panel.label, fontsize=9)

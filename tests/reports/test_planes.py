@@ -128,6 +128,22 @@ def test_one_column_per_dose_and_a_difference_of_two_only(count, columns):
     assert len(axes[0]) == columns
 
 
+def test_gamma_is_a_column_whose_colors_break_at_one():
+    gamma = np.full(SHAPE, np.nan, np.float32)
+    gamma[12, 10, 8], gamma[13, 10, 8] = 0.999, 1.0
+    figure = draw(doses={"dose": np.full(SHAPE, 60.0)}, gamma=gamma, gamma_label="3 %/3 mm")
+    figure.canvas.draw()
+    axes = panel_axes(figure)
+    assert [ax.get_title() for ax in axes[0]] == ["CT", "dose", "gamma"] and axes[3][2].get_xlabel() == "3 %/3 mm"
+    overlay = axes[0][2].images[1]
+    assert overlay.get_clim() == (0.0, 2.0)
+    shown = overlay.to_rgba(overlay.get_array(), alpha=1.0)
+    passes, fails, unknown = shown[10, 12], shown[10, 13], shown[0, 0]
+    assert passes[2] > passes[0] and fails[0] > fails[2]  # blue, and the very next is yellow to red
+    assert fails[:3].sum() - passes[:3].sum() > 0.5  # also seen in shades of grey
+    assert unknown[3] == 0
+
+
 def test_colors_key_title_and_note():
     figure = draw({"PTV70": marker(12, 10, 8), "Couch": marker(12, 10, 8), "Bladder": np.zeros(SHAPE, bool)}, title="case 7")
     (legend,) = figure.legends
@@ -164,6 +180,7 @@ def test_pyplot_keeps_no_figure():
     [
         {"masks": {"PTV70": np.ones((4, 4, 4), bool)}},
         {"doses": {"dose": np.ones((4, 4, 4))}},
+        {"gamma": np.ones((4, 4, 4))},
         {"center": (24, 0, 0)},
         {"center": (0, -1, 0)},
         {"center": (0, 0)},
