@@ -41,11 +41,11 @@ _LAYERS = {
 _PLANES = ("axial", "coronal", "sagittal")
 _UNKNOWN = "\N{EN DASH}"
 _PAGE_CONVENTIONS = {
-    "images": "as radiologists hang them: the patient's left is on the right-hand side, anterior or superior on top; one scale "
-    f"in mm for all planes, voxels as they are; shown is the region with a structure or more than {100 * SHOWN_FROM:g} % of the "
-    "greatest dose",
-    "values in images": f"CT in steps of {CT_STEP_HU:g} HU from {CT_WINDOW_HU[0]:g} to {CT_WINDOW_HU[1]:g} HU; gamma in steps of "
-    f"{1 / GAMMA_STEPS:g}, pass or fail exact; doses in the steps stated for each case. Tables and DVH are of the full precision",
+    "images": "as radiologists hang them: the patient's left is on the right-hand side, anterior or superior on top; one "
+    "scale in mm for all planes, voxels as they are; shown is the region with a structure or more than "
+    f"{100 * SHOWN_FROM:g} % of the greatest dose",
+    "values in images": f"CT in steps of {CT_STEP_HU:g} HU from {CT_WINDOW_HU[0]:g} to {CT_WINDOW_HU[1]:g} HU; gamma in "
+    f"steps of {1 / GAMMA_STEPS:g}, pass or fail exact; doses in the steps stated for each case; tables and DVH are exact",
     "DVH": f"cumulative, exact for the structure's voxels, read every {DVH_STEP_GY:g} Gy",
 }
 
@@ -109,7 +109,7 @@ def evaluation_html(
     page = files("monai_vmat") / "reports" / "page"
     return Template((page / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(evaluation.title),
-        subtitle=f"{len(cases)} cases, protocol {escape(protocol.name)}: {escape(protocol.description)}. {_training(evaluation)}",
+        subtitle=f"{len(cases)} cases. {escape(protocol.name)}: {escape(protocol.description)}. {_training(evaluation)}",
         warning=WARNING,
         css=(page / "report.css").read_text(encoding="utf-8"),
         js=(page / "report.js").read_text(encoding="utf-8"),
@@ -119,7 +119,7 @@ def evaluation_html(
         cases=html_table(tables.case_table(cases, protocol), sorted_by=1),
         options="".join(_option(number, case["case_id"], embedded) for number, case in enumerate(cases)),
         layers="".join(
-            f'<label><input type="radio" name="layer" value="{name}"{" checked" if name == "reference" else ""}> {label}</label>'
+            f'<label><input type="radio" name="layer" value="{name}"{" checked" * (name == "reference")}> {label}</label>'
             for name, label in _LAYERS.items()
         ),
         structures="".join(
@@ -130,7 +130,7 @@ def evaluation_html(
         planes="".join(_plane(name) for name in _PLANES),
         details="".join(_details(number, case, embedded.get(case["case_id"])) for number, case in enumerate(cases)),
         training=_training_section(figures, evaluation),
-        conventions=_conventions(evaluation, embedded),
+        conventions=_conventions(facts.get("conventions", {})),
         record="".join(html_table(table) for table in _record_tables(evaluation, unchanged_files)),
         # A JSON text holds "<" in strings only, where this escape means the same: nothing in it can end the script element.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
@@ -138,7 +138,7 @@ def evaluation_html(
 
 
 def html_table(table: tables.Table, *, sorted_by: int | None = None) -> str:
-    """A table; with ``sorted_by``, the column that it is sorted by from the greatest down, its headers are buttons for sorting.
+    """A table. With ``sorted_by``, the column by which it is sorted from the greatest down, its headers are buttons to sort.
 
     The first column of such a table holds cases, in the order of their numbers: buttons, too.
     """
@@ -211,7 +211,10 @@ def _details(number: int, case: Mapping[str, Any], embedded: EmbeddedCase | None
     if embedded:
         volumes = embedded.scan["volumes"]
         steps = ", ".join(f"{name} {volumes[name]['step']:.2f} Gy" for name in ("reference", "difference"))
-        parts.append(f"<p>Steps of the doses in the images: {steps}; the error is at most half a step.</p>")
+        parts.append(
+            f"<p>In the images: steps of the doses {steps}, their error at most half a step; "
+            f"{escape(embedded.gamma_convention)}.</p>"
+        )
     found = "".join(f"<div><h3>{title}</h3>{html_table(table)}</div>" for title, table in tables.metric_tables(case))
     parts.append(f'<details><summary>All metrics of this case</summary><div class="columns">{found}</div></details>')
     return f'<div class="case-detail" data-case="{number}" hidden>{"".join(parts)}</div>\n'
@@ -236,11 +239,10 @@ def _picture(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(text.getvalue()).decode()}"
 
 
-def _conventions(evaluation: Evaluation, embedded: Mapping[str, EmbeddedCase]) -> str:
-    stated = dict(evaluation.facts.get("conventions", {})) | _PAGE_CONVENTIONS
-    if embedded:
-        stated["gamma in images"] = next(iter(embedded.values())).gamma_convention + " (normalisation: each case's own)"
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(str(meaning))}</dd>" for term, meaning in stated.items())
+def _conventions(stated: Mapping[str, str]) -> str:
+    terms = "".join(
+        f"<dt>{escape(t)}</dt><dd>{escape(str(meaning))}</dd>" for t, meaning in (dict(stated) | _PAGE_CONVENTIONS).items()
+    )
     return f"<dl>{terms}</dl>"
 
 
@@ -254,7 +256,7 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
         "commit of the evaluation": facts.get("git_commit"),
         **facts.get("versions", {}),
     }
-    found = [(("evaluation", ""), list(evaluated.items()))]
+    found = [_fact_table("evaluation", evaluated)]
     if run is None:
         return found
     config, summary = run.config, run.summary
@@ -269,11 +271,16 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
         "minutes": summary["seconds"] / 60 if "seconds" in summary else None,
         **config.get("hardware", {}),
         "data files recorded by SHA-256": len(config.get("data_sha256", {})),
-        "evaluated files that are unchanged": None if unchanged_files is None else f"{unchanged_files} of {len(evaluation.cases)}",
+        "evaluated files that are unchanged": None
+        if unchanged_files is None
+        else f"{unchanged_files} of {len(evaluation.cases)}",
     }
-    found.append((("training", ""), list(trained.items())))
-    found.append((("setting", ""), list(_settings(config.get("config", {})).items())))
-    return found
+    return [*found, _fact_table("training", trained), _fact_table("setting", _settings(config.get("config", {})))]
+
+
+def _fact_table(heading: str, facts: Mapping[str, object]) -> tables.Table:
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in facts.items()}
+    return (heading, ""), [(name, None if text is None else str(text)) for name, text in texts.items()]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, object]:

@@ -104,7 +104,7 @@ def metric_tables(case: Result) -> Iterator[tuple[str, Table]]:
     for title, field, unit in (("DVH", "dvh", ", Gy"), ("Plan quality", "plan_quality", "")):
         if case.get(field):
             header = ("structure", "metric", f"reference{unit}", f"predicted{unit}", f"gap{unit}")
-            rows = [
+            rows: list[tuple[object, ...]] = [
                 (name, metric, v["reference"], v["predicted"], v["gap"])
                 for name, metrics in case[field].items()
                 for metric, v in metrics.items()

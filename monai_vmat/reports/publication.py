@@ -1,4 +1,4 @@
-"""Figures of an evaluation for papers: PNG at 300 dpi and PDF, colours that colour-blind eyes tell apart, units on every axis."""
+"""Figures of an evaluation for papers: PNG at 300 dpi and PDF, colours for colour-blind eyes, too, units on every axis."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from monai_vmat.files import write_whole
 from monai_vmat.protocol import Protocol
@@ -20,7 +22,6 @@ DPI = 300
 # Okabe and Ito's colours without yellow, which white paper swallows, and black, which axes have.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
-_PREDICTED, _REFERENCE = {"color": "#D55E00", "linestyle": "-"}, {"color": "black", "linestyle": "--"}
 _AXIS_NAMES = ("right to left", "anterior to posterior", "inferior to superior")  # as indices grow
 
 
@@ -40,16 +41,16 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, validation error and learning rate over the epochs; ``metrics`` are the rows of a ``metrics.csv``."""
     figure, (loss, error, rate) = _panels(3)
     for ax, names, label in (
-        (loss, {"train/loss": "training", "val/loss": "validation"}, "Loss (dimensionless)"),
-        (error, {"val/mae_gy": "whole volume", "val/mae_body_gy": "inside the body"}, "Validation MAE (Gy)"),
-        (rate, {"lr": "learning rate"}, "Learning rate (dimensionless)"),
+        (loss, {"train/loss": "training", "val/loss": "validation"}, "Loss [dimensionless]"),
+        (error, {"val/mae_gy": "whole volume", "val/mae_body_gy": "inside the body"}, "Validation MAE [Gy]"),
+        (rate, {"lr": "learning rate"}, "Learning rate [dimensionless]"),
     ):
         for k, (name, text) in enumerate(names.items()):
             epochs, values = _column(metrics, name)
             if values:
                 marker = "o" if len(values) < len(metrics) else ""  # measured in some epochs only
                 ax.plot(epochs, values, _LINES[k], color=_COLORS[k], marker=marker, markersize=3, label=text)
-        ax.set(xlabel="Epoch", ylabel=label)
+        _over_epochs(ax, label)
         if len(ax.lines) > 1:
             ax.legend(fontsize=7)
     if all(v > 0 for _, values in (_column(metrics, n) for n in ("train/loss", "val/loss")) for v in values):
@@ -65,7 +66,7 @@ def loss_components(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     for k, (name, epochs, values) in enumerate((n, e, v) for n, e, v in shown if any(v)):
         label = name.removeprefix("train/").removesuffix("_weighted").replace("_", " ")
         ax.plot(epochs, values, _LINES[k // len(_COLORS) % len(_LINES)], color=_COLORS[k % len(_COLORS)], label=label)
-    ax.set(xlabel="Epoch", ylabel="Contribution to the loss (dimensionless)")
+    _over_epochs(ax, "Contribution to the loss [dimensionless]")
     ax.legend(fontsize=7)
     return figure
 
@@ -84,16 +85,17 @@ def case_boxes(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> Figure
     shown = [
         (label, known)
         for label, groups in (
-            ("MAE (Gy)", errors),
-            ("Gamma pass rate 3 %/3 mm (%)", rates),
-            ("D95 gap, predicted \N{MINUS SIGN} reference (Gy)", gaps),
+            ("MAE [Gy]", errors),
+            ("Gamma pass rate 3 %/3 mm [%]", rates),
+            ("D95 gap, predicted \N{MINUS SIGN} reference [Gy]", gaps),
         )
         if (known := {n: kept for n, values in groups.items() if (kept := [v for v in values if v is not None])})
     ]
-    figure, panels = _panels(len(shown), height=max(2.6, 0.7 + 0.26 * max(len(groups) for _, groups in shown)))
+    rows = max(len(groups) for _, groups in shown)
+    figure, panels = _panels(len(shown), height=max(2.6, 0.7 + 0.26 * rows))
     scatter = np.random.default_rng(0)  # only moves points of equal height apart
     for ax, (label, groups) in zip(panels, shown, strict=True):
-        places = np.arange(len(groups))[::-1]
+        places = rows - 1 - np.arange(len(groups))
         ax.boxplot(
             list(groups.values()),
             positions=places,
@@ -106,7 +108,7 @@ def case_boxes(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> Figure
         for place, values in zip(places, groups.values(), strict=True):
             offsets = scatter.uniform(-0.15, 0.15, len(values))
             ax.plot(values, place + offsets, "o", color="#0072B2", alpha=0.5, markersize=2.5, markeredgewidth=0)
-        ax.set_xlabel(label)
+        ax.set(xlabel=label, ylim=(-0.6, rows - 0.4))
     return figure
 
 
@@ -121,9 +123,9 @@ def profile_figure(volumes: CaseVolumes, target: str, *, title: str = "") -> Fig
         half = volumes.spacing_mm[axis] / 2
         for first, last in _runs(inside):
             ax.axvspan(places_mm[first] - half, places_mm[last] + half, color="#E69F00", alpha=0.2, linewidth=0, label=target)
-        ax.plot(places_mm, _line(volumes.reference_gy, center, axis), **_REFERENCE, label="reference")
-        ax.plot(places_mm, _line(volumes.predicted_gy, center, axis), **_PREDICTED, label="predicted")
-        ax.set(xlabel=f"{_AXIS_NAMES[axis].capitalize()} (mm)", ylabel="Dose (Gy)", ylim=(0, None))
+        ax.plot(places_mm, _line(volumes.reference_gy, center, axis), "--", color="black", label="reference")
+        ax.plot(places_mm, _line(volumes.predicted_gy, center, axis), "-", color="#D55E00", label="predicted")
+        ax.set(xlabel=f"{_AXIS_NAMES[axis].capitalize()} [mm]", ylabel="Dose [Gy]", ylim=(0, None))
         ax.margins(x=0)
     handles, labels = panels[0].get_legend_handles_labels()
     kept = dict(zip(labels, handles, strict=True))  # a target met several times on a line is named once
@@ -132,7 +134,7 @@ def profile_figure(volumes: CaseVolumes, target: str, *, title: str = "") -> Fig
     return figure
 
 
-def _panels(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
+def _panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as a page for three panels, with that many of them side by side."""
     figure = Figure(figsize=(max(3.6, 2.6 * count), height + 0.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -145,6 +147,11 @@ def _panels(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
         ax.yaxis.label.set_size(8)
     figure.supxlabel(NOTE, fontsize=6)
     return figure, panels
+
+
+def _over_epochs(ax: Axes, label: str) -> None:
+    ax.set(xlabel="Epoch", ylabel=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _column(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:

@@ -43,7 +43,8 @@ def pack_case(volumes: CaseVolumes, primary: str) -> dict[str, Any]:
         primary: the structure in whose middle to begin; without it, the middle of the volume.
 
     Returns:
-        a JSON-ready dict: ``shape`` and ``spacing`` (mm) along X, Y, Z, ``start`` (voxel), ``structures`` (names),
+        a JSON-ready dict: ``shape``, ``spacing`` (mm) and ``first`` (index on the case's grid) along X, Y, Z, ``start`` (the
+        voxel to begin with), ``structures`` (names),
         ``dose_top`` and ``difference_limit`` (Gy, ends of the colour scales: the difference's is the 99th percentile),
         ``volumes`` (``low``, ``step``, ``delta``, ``data`` of each) and ``masks`` (``delta``, ``data`` of each byte plane).
     """
@@ -59,6 +60,7 @@ def pack_case(volumes: CaseVolumes, primary: str) -> dict[str, Any]:
         planes[index // 8] |= mask[box].astype(np.uint8) << (index % 8)
     return {
         "shape": gamma.shape,
+        "first": [cut.start for cut in box],
         "spacing": volumes.spacing_mm,
         "start": [round(float(indices.mean())) for indices in np.nonzero(middle)],
         "structures": list(masks),

@@ -68,11 +68,11 @@ const value = (name, i) => view.scan.volumes[name].low + view.scan.codes[name][i
 
 // What each layer shows of voxel i: a number, or null where the CT alone is to be seen; its colours and their ends.
 const LAYERS = {
-  ct: { label: "CT number (HU)", colours: null, ends: () => data.ct_window, value: () => null },
-  reference: { label: "Reference dose (Gy)", colours: "dose", ends: () => [0, view.scan.dose_top], value: (i) => dose(value("reference", i)) },
-  prediction: { label: "Predicted dose (Gy)", colours: "dose", ends: () => [0, view.scan.dose_top], value: (i) => dose(predicted(i)) },
+  ct: { label: "CT number [HU]", colours: null, ends: () => data.ct_window, value: () => null },
+  reference: { label: "Reference dose [Gy]", colours: "dose", ends: () => [0, view.scan.dose_top], value: (i) => dose(value("reference", i)) },
+  prediction: { label: "Predicted dose [Gy]", colours: "dose", ends: () => [0, view.scan.dose_top], value: (i) => dose(predicted(i)) },
   difference: {
-    label: "Predicted \u2212 reference (Gy)", colours: "difference",
+    label: "Predicted \u2212 reference [Gy]", colours: "difference",
     ends: () => [-view.scan.difference_limit, view.scan.difference_limit],
     value: (i) => { const d = value("difference", i); return Math.abs(d) < 0.05 * view.scan.difference_limit ? null : d; },
   },
@@ -209,7 +209,7 @@ function showSlices() {
     slider.max = count - 1;
     slider.value = view.at[fixed];
     byId(`${name}-number`).textContent =
-      `slice ${view.at[fixed] + 1} of ${count}, ${(view.at[fixed] * view.scan.spacing[fixed]).toFixed(0)} mm`;
+      `slice ${view.at[fixed] + 1} of ${count}, index ${view.at[fixed] + view.scan.first[fixed]} of the case's grid`;
   }
 }
 
@@ -284,8 +284,8 @@ function drawDvh({ step, curves }) {
     element(svg, "path", { class: "grid", d: `M${x(0)} ${y(percent)}H${x(top)}` });
     element(svg, "text", { x: x(0) - 6, y: y(percent) + 4, "text-anchor": "end" }, percent);
   }
-  element(svg, "text", { x: (x(0) + x(top)) / 2, y: AREA.height - 8, "text-anchor": "middle" }, "Dose (Gy)");
-  element(svg, "text", { transform: `translate(13 ${(y(0) + y(100)) / 2}) rotate(-90)`, "text-anchor": "middle" }, "Volume (%)");
+  element(svg, "text", { x: (x(0) + x(top)) / 2, y: AREA.height - 8, "text-anchor": "middle" }, "Dose [Gy]");
+  element(svg, "text", { transform: `translate(13 ${(y(0) + y(100)) / 2}) rotate(-90)`, "text-anchor": "middle" }, "Volume [%]");
   for (const { name, color } of data.structures.filter((s) => s.name in curves)) {
     const group = element(svg, "g", { "data-structure": name });
     for (const kind of ["reference", "predicted"]) {
