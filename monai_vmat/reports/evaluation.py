@@ -113,7 +113,7 @@ def read_evaluation(folder: Path, runs: Path) -> Evaluation:
     for i, case in enumerate(cases):
         require(isinstance(case, dict) and isinstance(case.get("case_id"), str), f"per_case_results[{i}].case_id", "text was")
         metrics = case.get("dose_metrics")
-        ok = isinstance(metrics, dict) and isinstance(metrics.get("mae_body_gy"), (int, float, type(None)))
+        ok = isinstance(metrics, dict) and isinstance(metrics.get("mae_body_gy", ""), (int, float, type(None)))
         require(ok, f"per_case_results[{i}].dose_metrics.mae_body_gy", "a number or null was")
     run = _read_run(runs / facts["experiment"])
     # A protocol of the user's own is recorded as the path of its file, which only the run has.

@@ -198,7 +198,7 @@ def _option(number: int, case_id: str, embedded: Mapping[str, EmbeddedCase]) -> 
 def _plane(name: str) -> str:
     return (
         f'<figure><canvas id="{name}" tabindex="0" role="img" aria-label="{name} slice; arrow keys change it"></canvas>'
-        f'<label class="screen">{name} <input type="range" id="{name}-slice" min="0" step="1"></label>'
+        f'<label>{name} <input type="range" id="{name}-slice" min="0" step="1"></label>'
         f'<output id="{name}-number" for="{name}-slice"></output></figure>'
     )
 

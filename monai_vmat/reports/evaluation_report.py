@@ -113,7 +113,7 @@ def case_figures(volumes: CaseVolumes, evaluation: Evaluation) -> Mapping[str, F
     voxels = {name: (volumes.predicted_gy[mask], volumes.reference_gy[mask]) for name, mask in masks.items()}
     title = f"{evaluation.title}: {volumes.case_id}"
     scene: dict[str, Any] = {"protocol": protocol, "spacing_mm": volumes.spacing_mm, "title": title}
-    gamma = {"gamma": volumes.gamma, "gamma_label": "Gamma 3 %/3 mm [dimensionless]"}
+    gamma: dict[str, Any] = {"gamma": volumes.gamma, "gamma_label": "Gamma 3 %/3 mm [dimensionless]"}
     figures = {
         "dose_slices": three_planes(volumes.ct_hu, masks, doses, **scene),
         "gamma_map": three_planes(volumes.ct_hu, masks, {}, **gamma, **scene),

@@ -1,4 +1,5 @@
-"""A headless Chromium, driven by WebDriver (https://www.w3.org/TR/webdriver2/) with the standard library alone."""
+"""An evaluated experiment on disk, and a headless Chromium, which the standard library drives by WebDriver
+(https://www.w3.org/TR/webdriver2/)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from monai_vmat.case import write_case, write_dose
+from monai_vmat.files import write_json
+from monai_vmat.handlers.evaluation_record import CONVENTIONS
+from monai_vmat.metrics.case_metrics import aggregate, case_metrics
+from monai_vmat.provenance import checksums
+from monai_vmat.transforms.load_case import case_masks
+
+SHIFTS_GY = {"mild": 1.0, "worst": 4.0, "medium": 2.0}  # how much higher the predicted dose of each case is inside the body
+METRICS = """epoch,val/loss,val/mae_gy,train/loss,train/mse_weighted,train/dvh_weighted,lr,seconds
+1,,,0.5,0.4,0.1,0.001,2.0
+2,0.3,2.5,0.25,0.2,0.05,0.0005,2.0
+"""
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key under which WebDriver hands out elements
 _ARGUMENTS = (
@@ -135,3 +150,65 @@ def open_browser(tmp_path_factory) -> Iterator[Callable[[], Browser]]:
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, prostate, make_case) -> Path:
+    """A project's folder with cases (``data``), runs ``ours`` and ``other``, and their predictions; only to be read."""
+    root = tmp_path_factory.mktemp("project")
+    cases = {n: make_case(prostate, case_id=n, seed=i, patient=f"Jane_Doe_{i}") for i, n in enumerate(SHIFTS_GY)}
+    for name, case in cases.items():
+        write_case(case, root / "data" / f"{name}.npz")
+    items = [{"case": f"{n}.npz", "case_id": n, "patient": case.patient} for n, case in cases.items()]
+    write_json(root / "data" / "datalist.json", {"protocol": prostate.name, "training": [], "validation": [], "test": items})
+    for experiment, factor in (("ours", 1.0), ("other", 2.0)):
+        predictions, results = root / "predictions" / f"{experiment}_test", []
+        for name, case in cases.items():
+            masks = case_masks(case, prostate)
+            predicted = (case.dose_gy + np.float32(factor * SHIFTS_GY[name]) * masks["Body"]).astype(np.float32)
+            measured = case_metrics(predicted, case.dose_gy, masks, case.spacing_mm, prostate)
+            results.append({"case_id": name, "patient": case.patient, **measured})
+            write_dose(predictions / f"{name}_pred.npz", predicted, case.affine, {})
+        facts = {
+            "experiment": experiment,
+            "split": "test",
+            "checkpoint": "best.pt",
+            "protocol": prostate.name,
+            "git_commit": "0123abc",
+            "versions": {"monai": "1.6.1"},
+            "conventions": CONVENTIONS,
+            "n_cases": len(results),
+            "aggregate_metrics": aggregate(results, prostate),
+            "per_case_results": results,
+        }
+        write_json(predictions / "evaluation_results.json", facts)
+        run = root / "runs" / experiment
+        config = {
+            "protocol_name": prostate.name,
+            "dataset_dir": str(root / "data"),
+            "output_dir": str(run),
+            "learning_rate": 0.001,
+            "patch_size": [96, 96, 64],
+            "network": "$@network_def.to(@device)",
+            "loss": {"weights": {"mse": 1.0, "dvh": 0.5}},
+        }
+        record = {
+            "config": config,
+            "git_commit": "4567def",
+            "seed": 42,
+            "hardware": {"cpu": "a processor", "gpu": None},
+            "parameters": 1234,
+            "cases": {"training": ["t"], "test": list(cases)},
+            "data_sha256": checksums({n: root / "data" / f"{n}.npz" for n in cases}),
+        }
+        write_json(run / "training_config.json", record)
+        summary = {"epochs": 2, "best_epoch": 2, "best_val_mae_gy": 2.5, "seconds": 4.0}
+        write_json(run / "training_summary.json", summary)
+        (run / "metrics.csv").write_text(METRICS)
+    return root
+
+
+@pytest.fixture
+def project(evaluated, tmp_path) -> Path:
+    """A copy of ``evaluated`` to be changed; its run still names the original's data."""
+    return Path(shutil.copytree(evaluated, tmp_path / "project"))
