@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from monai_vmat.files import write_json
 from monai_vmat.handlers.evaluation_record import CONVENTIONS
 from monai_vmat.metrics.case_metrics import aggregate, case_metrics
 from monai_vmat.provenance import checksums
+from monai_vmat.reports.evaluation import find_cases, read_evaluation, read_volumes, unchanged_files
+from monai_vmat.reports.evaluation_page import embed_case, evaluation_html
+from monai_vmat.reports.evaluation_report import overview_figures
 from monai_vmat.transforms.load_case import case_masks
 
 SHIFTS_GY = {"mild": 1.0, "worst": 4.0, "medium": 2.0}  # how much higher the predicted dose of each case is inside the body
@@ -134,22 +137,21 @@ def open_browser(tmp_path_factory) -> Iterator[Callable[[], Browser]]:
     chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("no Chromium with chromedriver on this machine")
-    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     browsers: list[Browser] = []
-    try:
-        assert process.stdout is not None
-        started = next(match for line in process.stdout if (match := re.search(r"successfully on port (\d+)", line)))
+    with subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = next(found[1] for line in process.stdout if (found := re.search(r"successfully on port (\d+)", line)))
 
-        def open_one() -> Browser:
-            browsers.append(Browser(f"http://127.0.0.1:{started[1]}", chromium, tmp_path_factory.mktemp("profile")))
-            return browsers[-1]
+            def open_one() -> Browser:
+                browsers.append(Browser(f"http://127.0.0.1:{port}", chromium, tmp_path_factory.mktemp("profile")))
+                return browsers[-1]
 
-        yield open_one
-        for browser in browsers:
-            browser.close()
-    finally:
-        process.terminate()
-        process.wait()
+            yield open_one
+            for browser in browsers:
+                browser.close()
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -212,3 +214,18 @@ def evaluated(tmp_path_factory, prostate, make_case) -> Path:
 def project(evaluated, tmp_path) -> Path:
     """A copy of ``evaluated`` to be changed; its run still names the original's data."""
     return Path(shutil.copytree(evaluated, tmp_path / "project"))
+
+
+@pytest.fixture(scope="session")
+def page_of() -> Callable[..., str]:
+    """``page_of(project, embed, figures)``: the page about the run ``ours``, with images of the cases ``embed``."""
+
+    def html(root: Path, embed: Sequence[str] = ("worst", "mild"), figures: bool = False) -> str:
+        evaluation = read_evaluation(root / "predictions" / "ours_test", root / "runs")
+        items = find_cases(evaluation, root / "data")
+        results = {case["case_id"]: case for case in evaluation.cases}
+        embedded = {c: embed_case(read_volumes(evaluation, results[c], items[c]), "PTV70") for c in embed}
+        pictures = overview_figures(evaluation, root / "runs") if figures else {}
+        return evaluation_html(evaluation, embedded, pictures, unchanged_files(evaluation, items))
+
+    return html
