@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from monai_vmat.case import Case, encode_dose, lps_affine, read_case, read_metadata, write_case, write_dose
+from monai_vmat.case import Case, encode_dose, lps_affine, read_case, read_dose, read_metadata, write_case, write_dose
 from monai_vmat.errors import InputError
 from monai_vmat.npz import NpzArchive
 

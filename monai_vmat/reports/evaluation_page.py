@@ -109,7 +109,7 @@ def evaluation_html(
     page = files("monai_vmat") / "reports" / "page"
     return Template((page / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(evaluation.title),
-        subtitle=f"{len(cases)} cases. {escape(protocol.name)}: {escape(protocol.description)}. {_training(evaluation)}",
+        subtitle=f"{len(cases)} cases. {escape(protocol.name)}: {escape(protocol.description)}.",
         warning=WARNING,
         css=(page / "report.css").read_text(encoding="utf-8"),
         js=(page / "report.js").read_text(encoding="utf-8"),
@@ -129,7 +129,7 @@ def evaluation_html(
         ),
         planes="".join(_plane(name) for name in _PLANES),
         details="".join(_details(number, case, embedded.get(case["case_id"])) for number, case in enumerate(cases)),
-        training=_training_section(figures, evaluation),
+        training=_training_section(figures),
         conventions=_conventions(facts.get("conventions", {})),
         record="".join(html_table(table) for table in _record_tables(evaluation, unchanged_files)),
         # A JSON text holds "<" in strings only, where this escape means the same: nothing in it can end the script element.
@@ -204,8 +204,12 @@ def _plane(name: str) -> str:
 
 
 def _details(number: int, case: Mapping[str, Any], embedded: EmbeddedCase | None) -> str:
-    small = case.get("small_structures") or []
-    parts = [f"<h3>Goals</h3><div class=scroll>{html_table(tables.goal_table(case))}</div>"]
+    small, prescribed = case.get("small_structures") or [], case.get("prescription_gy") or {}
+    parts = []
+    if prescribed:
+        doses = ", ".join(f"{escape(name)} {dose:g} Gy" for name, dose in prescribed.items())
+        parts.append(f"<p>Prescription: {doses}.</p>")
+    parts.append(f"<h3>Goals</h3><div class=scroll>{html_table(tables.goal_table(case))}</div>")
     if small:
         parts.append(f"<p>Too small for stable metrics (below 100 voxels): {escape(', '.join(small))}.</p>")
     if embedded:
@@ -215,20 +219,14 @@ def _details(number: int, case: Mapping[str, Any], embedded: EmbeddedCase | None
             f"<p>In the images: steps of the doses {steps}, their error at most half a step; "
             f"{escape(embedded.gamma_convention)}.</p>"
         )
+    convention = case.get("gamma", {}).get("convention")
+    measured = f"<p>In numbers: {escape(convention)}.</p>" if convention else ""
     found = "".join(f"<div><h3>{title}</h3>{html_table(table)}</div>" for title, table in tables.metric_tables(case))
-    parts.append(f'<details><summary>All metrics of this case</summary><div class="columns">{found}</div></details>')
+    parts.append(f'<details><summary>All metrics of this case</summary><div class="columns">{found}</div>{measured}</details>')
     return f'<div class="case-detail" data-case="{number}" hidden>{"".join(parts)}</div>\n'
 
 
-def _training(evaluation: Evaluation) -> str:
-    if evaluation.run is None:
-        return "The run's records were not found: nothing is said about its training."
-    return f"Checkpoint {escape(str(evaluation.facts.get('checkpoint', _UNKNOWN)))}."
-
-
-def _training_section(figures: Mapping[str, Figure], evaluation: Evaluation) -> str:
-    if not figures:
-        return ""
+def _training_section(figures: Mapping[str, Figure]) -> str:
     pictures = "".join(f'<img alt="{escape(caption)}" src="{_picture(figure)}">' for caption, figure in figures.items())
     return f'<section id="training">\n<h2>All cases and training</h2>\n<div class="plots">{pictures}</div>\n</section>'
 
@@ -258,7 +256,7 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
     }
     found = [_fact_table("evaluation", evaluated)]
     if run is None:
-        return found
+        return [*found, _fact_table("training", {"records": "not found: no figures of the training, no settings"})]
     config, summary = run.config, run.summary
     trained = {
         "commit": config.get("git_commit"),

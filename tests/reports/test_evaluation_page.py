@@ -98,7 +98,7 @@ def test_hostile_names_stay_text(project, page_of):
 def test_without_its_run_the_page_says_so(project, page_of):
     shutil.rmtree(project / "runs" / "ours")
     text = Elements(page_of(project)).text
-    assert "The run's records were not found" in text and "0123abc" in text and "seed" not in text
+    assert "not found: no figures of the training" in text and "0123abc" in text and "seed" not in text
 
 
 def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
@@ -106,13 +106,24 @@ def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
     results = read_json(path)
     for case in results["per_case_results"]:
         case["gamma"] |= {"gamma_pass_rate": None, "other_criteria": {"2 %/2 mm": 43.21}}
+        case["prescription_gy"] = {"PTV70": 70.0, "PTV56": 55.5}
         case["isodose_dice"] = {"10": 0.987, "100": None}
         case["plan_quality"] = {"PTV70": {"conformity": {"predicted": 0.765, "reference": 0.9, "gap": -0.135}}}
         case["dose_metrics"] |= {"mae_above_90_percent_gy": 7.654, "mae_Bowel_gy": None}
     results["aggregate_metrics"]["gamma_pass_rate_mean"] = None
     write_json(path, results)
     text = Elements(page_of(project, embed=())).text
-    for shown in ("43.21", "0.99", "0.77", "\N{MINUS SIGN}0.14", "7.65", "MAE where dose > 90 %", "\N{EN DASH}"):
+    for shown in (
+        "43.21",
+        "0.99",
+        "0.77",
+        "\N{MINUS SIGN}0.14",
+        "7.65",
+        "MAE where dose > 90 %",
+        "PTV56 55.5 Gy",
+        "pass or fail only",
+        "\N{EN DASH}",
+    ):
         assert shown in text, shown
     assert "None" not in text and "gamma pass rate 3 %/3 mm" not in text  # no card for what is not known
 

@@ -219,6 +219,11 @@ def test_another_case_is_shown_with_or_without_images(browser):
     assert browser.run(hidden) == [False, True] and pixels(browser) == before
 
 
+def test_an_old_browser_is_told_that_it_is(browser):
+    browser.run("delete window.DecompressionStream; choose(0)")
+    assert "too old" in browser.run("return document.getElementById('not-embedded').innerText")
+
+
 def test_narrow_screens_need_no_scrolling_sideways(browser):
     browser.resize(500, 900)
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")

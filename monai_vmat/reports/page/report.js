@@ -332,6 +332,11 @@ async function choose(number) {
   byId("not-embedded").hidden = Boolean(chosen.scan);
   images.hidden = !chosen.scan || !view.scan;
   if (!chosen.scan) return;
+  if (!("DecompressionStream" in window)) {
+    byId("not-embedded").textContent = "This browser is too old to show images and DVH; those of 2023 and later can.";
+    byId("not-embedded").hidden = false;
+    return;
+  }
   images.setAttribute("aria-busy", "true");
   const scan = await decodeCase(chosen.scan);
   if (Number(byId("case").value) !== number) return; // another one was chosen meanwhile
