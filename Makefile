@@ -27,6 +27,8 @@ SEEDS := 42 43 44
 LOSS_RUNS := $(foreach seed,$(SEEDS),$(LOSSES:%=%-seed$(seed)))
 SWEEP_RUNS := $(foreach seed,$(SEEDS),baseline-seed$(seed) grad_loss-seed$(seed) \
     $(GRADIENT_WEIGHTS:%=grad_loss-weight%-seed$(seed)))
+RUN_COMMAND := python -m monai.bundle run training --config_file [train.json, experiments/OVERLAY.json, quick.json] \
+    --experiment OVERLAY-seedN --seed N, then evaluating
 RESULTS := predictions/%_test/evaluation_results.json
 
 ifeq ($(MAKECMDGOALS)$(OPENKBP),demo-openkbp)
@@ -60,10 +62,12 @@ demo-openkbp: $(VENV)/ready
 	@echo "Research software, not a medical device: predicted doses are not for clinical use."
 
 experiments: $(LOSS_RUNS:%=$(RESULTS))
-	$(REPORTS) compare $(LOSS_RUNS:%=runs/%) --out docs/experiments
+	$(REPORTS) compare $(LOSS_RUNS:%=runs/%) --out docs/experiments \
+	    --command 'make experiments SEEDS="$(SEEDS)"; each run: $(RUN_COMMAND)'
 
 gradient-sweep: $(SWEEP_RUNS:%=$(RESULTS))
-	$(REPORTS) compare $(SWEEP_RUNS:%=runs/%) --out docs/gradient_sweep
+	$(REPORTS) compare $(SWEEP_RUNS:%=runs/%) --out docs/gradient_sweep \
+	    --command 'make gradient-sweep SEEDS="$(SEEDS)"; each run: $(RUN_COMMAND)'
 
 # $(1): the run's name, $(2): overlay, $(3): seed, $(4): further settings
 define experiment

@@ -18,10 +18,19 @@ from monai_vmat.protocol import Protocol
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
 CONVENTIONS = {
     "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
-    "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy inside it",
-    "D95": "numpy linear percentile 5 of the structure's voxels; gap = predicted - reference",
-    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm, global (% of the reference's maximum), cutoff 10 % of it, in 3D, "
-    "over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around the target",
+    "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy in that; "
+    "mae_above_<x>_percent_gy where the reference has at least x % of the plan's primary prescription",
+    "rmse_gy": "root of the mean squared error over the whole volume; rmse_body_gy inside the body",
+    "mean_error_body_gy": "mean of predicted - reference inside the body",
+    "D95": "numpy linear percentile 5 of the structure's voxels; D0.03cc the least dose in its hottest 0.03 cc, in whole "
+    "voxels; Dmax its hottest voxel; gap = predicted - reference",
+    "conformity": "Paddick's index (doi:10.3171/jns.2000.93.supplement_3.0219) of the isodose of 95 % of the target's "
+    "prescription; for a lower target with the higher ones together",
+    "homogeneity": "(D2 - D98) / D50 of the target",
+    "isodose_dice": "overlap of the volumes with at least x % of the plan's primary prescription",
+    "goals": "limits of targets in Gy follow the plan's own prescription; not_worse: as good as the reference or better",
+    "gamma": "percent of voxels with gamma < 1: 3 %/3 mm (others by name), global (% of the reference's maximum), cutoff 10 % "
+    "of it, in 3D, over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around it",
     "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
     "std": "population standard deviation over cases",
 }
@@ -76,6 +85,7 @@ class EvaluationRecord:
                 "note": RESEARCH_ONLY,
                 "conventions": CONVENTIONS,
                 "n_cases": len(results),
+                "seconds": engine.state.case_seconds,
                 "aggregate_metrics": summary,
                 "per_case_results": results,
             },
@@ -89,10 +99,20 @@ class EvaluationRecord:
             say(f"  gamma 3 %/3 mm {summary['gamma_pass_rate_mean']:.1f} % (reference's maximum, cutoff 10 %)")
         gaps = {t.name: summary[f"{t.name}_D95_abs_gap_gy_mean"] for t in self.protocol.targets}
         say("  |D95 gap| " + ", ".join(f"{name} {gap:.2f} Gy" for name, gap in gaps.items() if gap is not None))
+        say(f"  goals: {goal_text(results)}")
         if summary.get("openkbp_dose_score_gy") is not None:
             dose_score, dvh_score = summary["openkbp_dose_score_gy"], summary["openkbp_dvh_score_gy"]
             say(f"  OpenKBP dose score {dose_score:.3f} Gy, DVH score {dvh_score:.3f} Gy")
+        seconds = engine.state.case_seconds
+        say(f"  inference {seconds['inference']:.1f} s, metrics {seconds['metrics']:.1f} s beside it")
         say(f"  {path}")
+
+
+def goal_text(results: Sequence[dict[str, Any]]) -> str:
+    """How many clinical goals the predictions and the references meet."""
+    goals = [goal for result in results for goal in result["goals"]]
+    predicted, reference = (sum(goal[key] for goal in goals) for key in ("predicted_met", "reference_met"))
+    return f"{predicted} of {len(goals)} met by the predictions, {reference} by the references"
 
 
 def results_table(results: Sequence[dict[str, Any]], protocol: Protocol) -> str:

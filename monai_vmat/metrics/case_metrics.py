@@ -10,14 +10,19 @@ import numpy as np
 
 from monai_vmat.masks import BODY, DOSE_REGION
 from monai_vmat.metrics import openkbp
+from monai_vmat.metrics.conformity import homogeneity, paddick_conformity
 from monai_vmat.metrics.dvh import dvh_metric
 from monai_vmat.metrics.gamma import gamma_analysis
-from monai_vmat.protocol import Protocol
+from monai_vmat.metrics.isodose_dice import isodose_dice
+from monai_vmat.protocol import Goal, Protocol
 
 # Below this many voxels a structure's metrics hang on single voxels; they are given, and flagged.
 SMALL_STRUCTURE_VOXELS = 100
-TARGET_METRICS = ("D99", "D95", "D50", "D2", "D1", "Dmean")
-ORGAN_METRICS = ("Dmean", "D2", "D0.1cc", "Dmax")
+TARGET_METRICS = ("D99", "D98", "D95", "D50", "D2", "D1", "D0.03cc", "Dmax", "Dmean")
+ORGAN_METRICS = ("Dmean", "D2", "D0.1cc", "D0.03cc", "Dmax")
+HIGH_DOSE_PERCENT = (10, 50, 90)  # of the prescription: where errors are looked at on their own
+CONFORMITY_PERCENT = 95.0  # of a target's prescription: the isodose that is meant to cover it
+GAMMA_CRITERIA = ((3.0, 3.0), (3.0, 2.0), (2.0, 2.0))  # percent, mm; the first is the one that regions are read by
 TARGET_RIM_MM = 5.0  # gamma of a target is taken with its penumbra
 
 
@@ -27,6 +32,7 @@ def case_metrics(
     masks: Mapping[str, np.ndarray],
     spacing_mm: Sequence[float],
     protocol: Protocol,
+    prescription_gy: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Compare a predicted with a reference dose.
 
@@ -35,56 +41,51 @@ def case_metrics(
         masks: bool (X, Y, Z) by name, with ``Body`` and ``DoseRegion``; absent structures left out.
         spacing_mm: voxel size.
         protocol: says which structures are targets and organs and which goals hold.
+        prescription_gy: the plan's own, by target; the protocol's hold for targets that are not named.
 
     Returns:
-        a JSON-ready dict: ``dose_metrics`` (``mae_gy`` of the whole volume, ``rmse_gy``, ``mae_body_gy`` and
-        ``mae_<structure>_gy``), ``gamma`` (see :func:`gamma_metrics`), ``dvh`` (per structure and metric ``predicted``,
-        ``reference``, ``gap`` = predicted - reference, Gy), ``goals`` (limit, both values, met or not),
-        ``small_structures``, and ``openkbp`` where the protocol asks for those scores.
+        a JSON-ready dict:
+
+        * ``prescription_gy`` of the targets;
+        * ``dose_metrics``: ``mae_gy`` and ``rmse_gy`` of the whole volume, ``mae_body_gy``, ``rmse_body_gy`` and
+          ``mean_error_body_gy`` (predicted - reference), ``mae_above_<x>_percent_gy`` where the reference has that part of the
+          primary prescription, ``mae_<structure>_gy``;
+        * ``gamma``: see :func:`gamma_metrics`;
+        * ``dvh``: per structure and metric ``predicted``, ``reference``, ``gap`` = predicted - reference, Gy;
+        * ``plan_quality``: per target ``conformity`` (Paddick's index of the 95 % isodose) and ``homogeneity``, likewise; the
+          isodose of a lower target is meant to cover the higher ones as well, so its index is that of their union;
+        * ``isodose_dice``: overlap of the volumes with 10, 20, ... 100 % of the primary prescription;
+        * ``goals``: limit, both values, whether each meets it, whether the prediction is as good as the reference or better;
+        * ``small_structures``; ``openkbp`` where the protocol asks for those scores.
     """
     voxel_cc = float(np.prod(spacing_mm)) / 1000.0
-    error = pred_gy.astype(np.float32) - dose_gy.astype(np.float32)
-    absolute = np.abs(error)
-
-    def mean(mask: np.ndarray | None = None) -> float | None:
-        values = absolute if mask is None else absolute[mask]
-        return float(values.mean(dtype=np.float64)) if values.size else None
-
-    dose_metrics = {
-        "mae_gy": mean(),
-        "rmse_gy": float(np.sqrt(np.mean(np.square(error), dtype=np.float64))),
-        "mae_body_gy": mean(masks.get(BODY, np.zeros(absolute.shape, bool))),
+    prescriptions = {t.name: _prescription(t.name, protocol, prescription_gy) for t in protocol.targets if t.name in masks}
+    inside = {s: (pred_gy[masks[s]], dose_gy[masks[s]]) for s in protocol.structure_names if s in masks}
+    dvh = {
+        name: {
+            metric: _compared(*(dvh_metric(d, metric, "Gy", voxel_cc) for d in doses))
+            for metric in (TARGET_METRICS if name in prescriptions else ORGAN_METRICS)
+        }
+        for name, doses in inside.items()
     }
-    dvh: dict[str, dict[str, dict[str, float]]] = {}
-    small = []
-    inside: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for structure in protocol.structures:
-        mask = masks.get(structure.name)
-        if mask is None:
-            continue
-        dose_metrics[f"mae_{structure.name}_gy"] = mean(mask)
-        inside[structure.name] = pred, ref = pred_gy[mask], dose_gy[mask]
-        if pred.size < SMALL_STRUCTURE_VOXELS:
-            small.append(structure.name)
-        dvh[structure.name] = {}
-        for metric in TARGET_METRICS if structure.role == "target" else ORGAN_METRICS:
-            p, r = (dvh_metric(d, metric, "Gy", voxel_cc) for d in (pred, ref))
-            dvh[structure.name][metric] = {"predicted": p, "reference": r, "gap": p - r}
-
-    goals = []
-    for goal in protocol.goals:
-        if goal.structure not in inside:
-            continue
-        p, r = (dvh_metric(d, goal.metric, goal.unit, voxel_cc) for d in inside[goal.structure])
-        met = {"predicted_met": _met(p, goal.op, goal.limit), "reference_met": _met(r, goal.op, goal.limit)}
-        goals.append({**vars(goal), "predicted": p, "reference": r, **met})
-
     result: dict[str, Any] = {
-        "dose_metrics": dose_metrics,
+        "prescription_gy": prescriptions,
+        "dose_metrics": dose_metrics(
+            pred_gy, dose_gy, masks, protocol, _prescription(protocol.primary, protocol, prescriptions)
+        ),
         "gamma": gamma_metrics(pred_gy, dose_gy, masks, spacing_mm, protocol),
         "dvh": dvh,
-        "goals": goals,
-        "small_structures": small,
+        "plan_quality": plan_quality(pred_gy, dose_gy, masks, prescriptions),
+        "isodose_dice": {
+            f"{level:g}": dice
+            for level, dice in isodose_dice(pred_gy, dose_gy, _prescription(protocol.primary, protocol, prescriptions)).items()
+        },
+        "goals": [
+            goal_result(goal, *inside[goal.structure], voxel_cc, _plan_limit(goal, protocol, prescriptions))
+            for goal in protocol.goals
+            if goal.structure in inside
+        ],
+        "small_structures": [name for name, (pred, _) in inside.items() if pred.size < SMALL_STRUCTURE_VOXELS],
     }
     if "openkbp" in protocol.scores:
         predicted, reference = (openkbp.dvh_metrics(d, masks, voxel_cc, protocol) for d in (pred_gy, dose_gy))
@@ -93,6 +94,79 @@ def case_metrics(
             "dvh_errors_gy": {name: predicted[name] - reference[name] for name in reference},
         }
     return result
+
+
+def dose_metrics(
+    pred_gy: np.ndarray, dose_gy: np.ndarray, masks: Mapping[str, np.ndarray], protocol: Protocol, prescription_gy: float
+) -> dict[str, float | None]:
+    """Errors voxel by voxel, see :func:`case_metrics`; None where there is no voxel."""
+    error = pred_gy.astype(np.float32) - dose_gy.astype(np.float32)
+    body = error[masks[BODY]] if BODY in masks else error[:0]
+    found = {
+        "mae_gy": _mean(np.abs(error)),
+        "rmse_gy": _mean(np.square(error)) ** 0.5,
+        "mae_body_gy": _mean(np.abs(body)),
+        "rmse_body_gy": _mean(np.square(body)) ** 0.5,
+        "mean_error_body_gy": _mean(body),
+    }
+    for percent in HIGH_DOSE_PERCENT:
+        found[f"mae_above_{percent}_percent_gy"] = _mean(np.abs(error[dose_gy >= percent / 100.0 * prescription_gy]))
+    for name in protocol.structure_names:
+        if name in masks:
+            found[f"mae_{name}_gy"] = _mean(np.abs(error[masks[name]]))
+    return {name: None if np.isnan(value) else value for name, value in found.items()}
+
+
+def plan_quality(
+    pred_gy: np.ndarray, dose_gy: np.ndarray, masks: Mapping[str, np.ndarray], prescription_gy: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Conformity and homogeneity of every target, see :func:`case_metrics`; None where they are not defined."""
+    found = {}
+    for name, prescribed in prescription_gy.items():
+        covered = np.logical_or.reduce([masks[other] for other, dose in prescription_gy.items() if dose >= prescribed])
+        isodose = CONFORMITY_PERCENT / 100.0 * prescribed
+        found[name] = {
+            "conformity": _compared(*(paddick_conformity(d, covered, isodose) for d in (pred_gy, dose_gy))),
+            "homogeneity": _compared(*(homogeneity(d[masks[name]]) for d in (pred_gy, dose_gy))),
+        }
+    return found
+
+
+def goal_result(goal: Goal, pred_gy: np.ndarray, dose_gy: np.ndarray, voxel_cc: float, limit: float) -> dict[str, Any]:
+    """A goal's row in the table: doses are those of the structure's voxels, ``limit`` the plan's."""
+    predicted, reference = (dvh_metric(d, goal.metric, goal.unit, voxel_cc) for d in (pred_gy, dose_gy))
+    return {
+        **vars(goal),
+        "limit": limit,
+        **_compared(predicted, reference),
+        "predicted_met": _met(predicted, goal.op, limit),
+        "reference_met": _met(reference, goal.op, limit),
+        "not_worse": _met(predicted, goal.op, reference),
+    }
+
+
+def _plan_limit(goal: Goal, protocol: Protocol, prescription_gy: Mapping[str, float]) -> float:
+    """The protocol's limit; of a target's dose in proportion to what this plan prescribes."""
+    if goal.structure not in prescription_gy or goal.unit != "Gy":
+        return goal.limit
+    stated = protocol.structure(goal.structure).prescription_gy
+    assert stated is not None  # checked when the protocol was read
+    return goal.limit * prescription_gy[goal.structure] / stated
+
+
+def _prescription(target: str, protocol: Protocol, prescription_gy: Mapping[str, float] | None) -> float:
+    own = (prescription_gy or {}).get(target) or protocol.structure(target).prescription_gy
+    assert own is not None  # checked when the protocol was read
+    return float(own)
+
+
+def _compared(predicted: float | None, reference: float | None) -> dict[str, float | None]:
+    gap = None if predicted is None or reference is None else predicted - reference
+    return {"predicted": predicted, "reference": reference, "gap": gap}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")
 
 
 def gamma_metrics(
@@ -106,17 +180,23 @@ def gamma_metrics(
 
     Returns:
         ``gamma_pass_rate`` of all voxels above the cutoff; ``regions``: the same map's rate in each target with 5 mm around it
-        (``PTV70+5mm``), in the body and in each organ, None where no voxel is above the cutoff; ``convention``. All rates are
-        None where the reference has no dose.
+        (``PTV70+5mm``), in the body and in each organ, None where no voxel is above the cutoff; ``convention``;
+        ``other_criteria``: the rate by ``3 %/2 mm`` and ``2 %/2 mm``. All rates are None where the reference has no dose.
     """
     regions = {f"{t.name}+{TARGET_RIM_MM:g}mm": within_mm(masks[t.name], TARGET_RIM_MM, spacing_mm)
                for t in protocol.targets if t.name in masks}  # fmt: skip
     regions |= {name: masks[name] for name in (BODY, *(o.name for o in protocol.organs)) if name in masks}
+    others = [f"{percent:g} %/{mm:g} mm" for percent, mm in GAMMA_CRITERIA[1:]]
     if not dose_gy.max() > 0:
-        return {"gamma_pass_rate": None, "regions": dict.fromkeys(regions), "convention": "no reference dose"}
-    (found,) = gamma_analysis(dose_gy, pred_gy, spacing_mm, regions=regions, mode="pass_rate")
-    rates = dict(found.region_pass_rates_percent)
-    return {"gamma_pass_rate": found.pass_rate_percent, "regions": rates, "convention": found.convention}
+        rates = {"gamma_pass_rate": None, "regions": dict.fromkeys(regions), "other_criteria": dict.fromkeys(others)}
+        return {**rates, "convention": "no reference dose"}
+    found, *further = gamma_analysis(dose_gy, pred_gy, spacing_mm, criteria=GAMMA_CRITERIA, regions=regions, mode="pass_rate")
+    return {
+        "gamma_pass_rate": found.pass_rate_percent,
+        "regions": dict(found.region_pass_rates_percent),
+        "other_criteria": {name: other.pass_rate_percent for name, other in zip(others, further, strict=True)},
+        "convention": found.convention,
+    }
 
 
 def within_mm(mask: np.ndarray, margin_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -143,7 +223,8 @@ def aggregate(results: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[
 
     Returns:
         ``<metric>_mean`` and ``<metric>_std`` (population) of every dose metric over the cases that have it, of the targets'
-        D95 gaps and of the gamma pass rates, the share of goals met, and OpenKBP's scores where they apply.
+        D95, conformity and homogeneity gaps, of the gamma pass rates and isodose overlaps, the share of goals on which
+        prediction and reference agree, and OpenKBP's scores where they apply.
     """
     out: dict[str, float | None] = {}
 
@@ -157,10 +238,17 @@ def aggregate(results: Sequence[Mapping[str, Any]], protocol: Protocol) -> dict[
     add("gamma_pass_rate", [r["gamma"]["gamma_pass_rate"] for r in results])
     for region in dict.fromkeys(n for r in results for n in r["gamma"]["regions"]):
         add(f"gamma_pass_rate_{region}", [r["gamma"]["regions"].get(region) for r in results])
+    for criteria in dict.fromkeys(n for r in results for n in r["gamma"]["other_criteria"]):
+        add(f"gamma_pass_rate_{criteria}", [r["gamma"]["other_criteria"][criteria] for r in results])
+    for level in dict.fromkeys(n for r in results for n in r["isodose_dice"]):
+        add(f"isodose_dice_{level}_percent", [r["isodose_dice"][level] for r in results])
     for target in protocol.targets:
         gaps = [r["dvh"][target.name]["D95"]["gap"] for r in results if target.name in r["dvh"]]
         add(f"{target.name}_D95_gap_gy", gaps)
         add(f"{target.name}_D95_abs_gap_gy", [abs(g) for g in gaps])
+        for index in ("conformity", "homogeneity"):
+            found = [r["plan_quality"][target.name][index]["gap"] for r in results if target.name in r["plan_quality"]]
+            add(f"{target.name}_{index}_gap", found)
     goals = [g for r in results for g in r["goals"]]
     out["goal_agreement_percent"] = (
         100.0 * sum(g["predicted_met"] == g["reference_met"] for g in goals) / len(goals) if goals else None

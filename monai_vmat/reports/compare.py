@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,6 +38,7 @@ class Run:
         parameters: trainable parameters of the network.
         val_mae_gy: best validation MAE over the whole volume.
         seconds: of all epochs.
+        record: its ``training_config.json``.
         patients: whose anatomy each test case is, by case id; empty where the run was not evaluated.
         values: per metric, per test case.
     """
@@ -46,6 +48,7 @@ class Run:
     parameters: int
     val_mae_gy: float
     seconds: float
+    record: Mapping[str, Any]
     patients: Mapping[str, str]
     values: Mapping[str, Mapping[str, float]]
 
@@ -59,12 +62,14 @@ class Comparison:
         runs: one per seed.
         body_mae_gy: mean over test cases of the mean over seeds, and its bootstrap interval; None without evaluation.
         p_value: against the baseline, corrected; None where there is nothing to test.
+        differences: per metric, experiment minus baseline and its bootstrap interval; empty where there is nothing to compare.
     """
 
     experiment: str
     runs: Sequence[Run]
     body_mae_gy: tuple[float, float, float] | None
     p_value: float | None
+    differences: Mapping[str, tuple[float, float, float]]
 
 
 def read_run(folder: Path, predictions: Path, split: str) -> Run:
@@ -92,6 +97,7 @@ def read_run(folder: Path, predictions: Path, split: str) -> Run:
                 "mae_gy": result["dose_metrics"]["mae_gy"],
                 "gamma_pass_rate": result["gamma"]["gamma_pass_rate"],
                 **{f"{name}_D95_abs_gap_gy": abs(d["D95"]["gap"]) for name, d in result["dvh"].items() if "D95" in d},
+                "organs_Dmean_abs_gap_gy": _organ_gap(result["dvh"]),
             }
             for metric, value in found.items():
                 if value is not None:
@@ -102,17 +108,23 @@ def read_run(folder: Path, predictions: Path, split: str) -> Run:
         parameters=config["parameters"],
         val_mae_gy=summary["best_val_mae_gy"],
         seconds=summary["seconds"],
+        record=config,
         patients=patients,
         values=values,
     )
 
 
+def _organ_gap(dvh: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float | None:
+    gaps = [abs(metrics["Dmean"]["gap"]) for metrics in dvh.values() if "D95" not in metrics]
+    return float(np.mean(gaps)) if gaps else None
+
+
 def compare(runs: Sequence[Run], baseline: str) -> list[Comparison]:
     """Experiments in order of their test error (of their validation error where nothing was evaluated).
 
-    Seeds are averaged per test case. Intervals: percentile bootstrap over patients, so that plans of one anatomy stay together
-    (10,000 resamples, fixed seed). Tests: Wilcoxon's signed ranks of the cases' body MAE against the baseline, corrected by
-    Holm for the number of experiments, where at least 6 cases are common to both.
+    Seeds are averaged per test case. Intervals: percentile bootstrap over patients, so that plans of one anatomy stay together,
+    and over seeds where there are several (10,000 resamples, fixed seed). Tests: Wilcoxon's signed ranks of the cases' body MAE
+    against the baseline, corrected by Holm for the number of experiments, where at least 6 cases are common to both.
 
     Raises:
         InputError: when evaluated runs do not have the same test cases.
@@ -135,8 +147,9 @@ def compare(runs: Sequence[Run], baseline: str) -> list[Comparison]:
         Comparison(
             experiment=name,
             runs=group,
-            body_mae_gy=_interval(errors[name], evaluated[name][0].patients) if name in errors else None,
+            body_mae_gy=_interval(evaluated[name], [], "body_mae_gy") if name in errors else None,
             p_value=p_values.get(name),
+            differences=_differences(evaluated[name], evaluated.get(baseline, [])) if name != baseline else {},
         )
         for name, group in groups.items()
     ]
@@ -173,6 +186,7 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
         "p (Holm)",
         "gamma %",
         *(f"{m.removesuffix('_D95_abs_gap_gy')} |D95 gap| Gy" for m in gaps),
+        "organs |Dmean gap| Gy",
         "minutes",
     )
     rows: list[tuple[object, ...]] = []
@@ -192,6 +206,7 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
                 f"{c.p_value:.3f}" if c.p_value is not None else None,
                 _spread_of(c.runs, "gamma_pass_rate", 1),
                 *(_spread_of(c.runs, m, 2) for m in gaps),
+                _spread_of(c.runs, "organs_Dmean_abs_gap_gy", 2),
                 _spread([r.seconds / 60 for r in c.runs], 1),
             )
         )
@@ -201,8 +216,9 @@ def comparison_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
 def markdown(table: Table) -> str:
     """The table as Markdown."""
     header, rows = table
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join("" if c is None else str(c) for c in row) + " |" for row in rows]) + "\n"
+    cells = [["" if cell is None else str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + " --- |" * len(header), *lines[1:]]) + "\n"
 
 
 def comma_separated(table: Table) -> str:
@@ -213,12 +229,13 @@ def comma_separated(table: Table) -> str:
     return text.getvalue()
 
 
-def html(table: Table, picture: str, note: str) -> str:
-    """The table as one page, beside it the file name of the box plots."""
+def html(table: Table, picture: str, verdicts: Sequence[str], note: str) -> str:
+    """The table as one page, beside it the file name of the box plots, and what the figures say."""
     header, rows = table
     head = "".join(f"<th>{escape(h)}</th>" for h in header)
     cells = [[escape("" if cell is None else str(cell)) for cell in row] for row in rows]
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
+    said = "\n".join(f"<li>{escape(verdict)}</li>" for verdict in verdicts)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Experiments compared</title>
 <style>body {{ font-family: sans-serif; margin: 2em; color: #222; }} td, th {{ padding: .3em .6em; text-align: right; }}
@@ -228,6 +245,7 @@ img {{ max-width: 100%; }}</style>
 <table><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table>
+<ul>{said}</ul>
 <p>{escape(note)}</p><img alt="body MAE of every test case, by experiment" src="{escape(picture)}"></body></html>
 """
 
@@ -256,16 +274,38 @@ def _per_case(runs: Sequence[Run], metric: str) -> dict[str, float]:
     return {case: float(np.mean([r.values[metric][case] for r in runs])) for case in runs[0].values[metric]}
 
 
-def _interval(values: Mapping[str, float], patients: Mapping[str, str]) -> tuple[float, float, float]:
-    """Mean, and the ends of its bootstrap interval over patients."""
-    by_patient: dict[str, list[float]] = defaultdict(list)
-    for case, value in values.items():
-        by_patient[patients[case]].append(value)
-    sums, counts = (np.array([f(v) for v in by_patient.values()]) for f in (sum, len))
-    drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+def _differences(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[str, tuple[float, float, float]]:
+    """Of every metric that all runs have."""
+    if not runs or not baseline:
+        return {}
+    common = [metric for metric in runs[0].values if all(metric in run.values for run in (*runs, *baseline))]
+    return {metric: _interval(runs, baseline, metric) for metric in common}
+
+
+def _interval(runs: Sequence[Run], baseline: Sequence[Run], metric: str) -> tuple[float, float, float]:
+    """Mean of a metric over the cases that all runs have it for (less the baseline's), and the ends of its interval."""
+    every = [run.values[metric] for run in (*runs, *baseline)]
+    patients = runs[0].patients
+    cases = [case for case in every[0] if all(case in values for values in every)]
+    names = list(dict.fromkeys(patients[case] for case in cases))
+    counts = np.array([sum(patients[case] == name for case in cases) for name in names])
+    draw = np.random.default_rng(0)
+    chosen = draw.integers(len(names), size=(_RESAMPLES, len(names)))
+    totals, mean = np.zeros((_RESAMPLES, len(names))), 0.0
+    for group, sign in ((runs, 1.0), (baseline, -1.0)):
+        if group:
+            sums = np.array([_per_patient(run, metric, cases, names) for run in group])
+            shares = draw.multinomial(len(group), [1 / len(group)] * len(group), size=_RESAMPLES) / len(group)
+            totals += sign * shares @ sums
+            mean += sign * float(sums.mean(0).sum() / counts.sum())
+    means = np.take_along_axis(totals, chosen, 1).sum(1) / counts[chosen].sum(1)
     low, high = np.percentile(means, (50 - _CONFIDENCE / 2, 50 + _CONFIDENCE / 2))
-    return float(np.mean(list(values.values()))), float(low), float(high)
+    return mean, float(low), float(high)
+
+
+def _per_patient(run: Run, metric: str, cases: Sequence[str], patients: Sequence[str]) -> list[float]:
+    """Sums over each patient's cases."""
+    return [sum(run.values[metric][case] for case in cases if run.patients[case] == name) for name in patients]
 
 
 def _wilcoxon(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:

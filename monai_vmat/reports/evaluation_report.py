@@ -25,16 +25,14 @@ from monai_vmat.reports.evaluation import (
 from monai_vmat.reports.evaluation_page import embed_case, evaluation_html
 from monai_vmat.reports.planes import three_planes
 
-CASES_TO_LOOK_AT = 6
-
 
 def write_report(
     folder: Path,
     out: Path,
     *,
     runs: Path,
+    cases: int,
     dataset_dir: Path | None = None,
-    cases: int = CASES_TO_LOOK_AT,
     case: str | None = None,
 ) -> list[Path]:
     """Write ``report.html`` and ``figures/*.png`` and ``*.pdf``.
@@ -43,18 +41,16 @@ def write_report(
         folder: the prediction folder.
         out: where to write.
         runs: the folder of the runs; without this experiment's run the figures of its training are left out.
+        cases: how many cases, 1 or more, can be looked at in the page: the worst ones and the best.
         dataset_dir: the folder of the datalist; by default the one that the training recorded.
-        cases: how many cases can be looked at in the page: the worst ones and the best.
         case: the case in the figures; by default the one with the median error inside the body.
 
     Returns:
         what was written, the page first.
 
     Raises:
-        InputError: for a number below 1, a case that was not evaluated, and whatever is missing on disk.
+        InputError: for a case that was not evaluated, and whatever is missing on disk.
     """
-    if cases < 1:
-        raise InputError("--cases", f"a number from 1 was expected, got {cases}", f"Leave it out for {CASES_TO_LOOK_AT}")
     evaluation = read_evaluation(folder, runs)
     results = {result["case_id"]: result for result in evaluation.cases}
     pictured = case or list(results)[len(results) // 2]

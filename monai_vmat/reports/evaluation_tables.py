@@ -14,6 +14,7 @@ Result = Mapping[str, Any]
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mean_error": "mean error"}
 _ERROR = re.compile(rf"({'|'.join(_ERRORS)})(?:_(.+))?_gy")
 _ABOVE = re.compile(r"above_(\d+)_percent")
+_ISODOSE = re.compile(r"isodose_dice_(\d+)_percent")
 _OPERATORS = {">=": "\N{GREATER-THAN OR EQUAL TO}", "<=": "\N{LESS-THAN OR EQUAL TO}"}
 
 
@@ -21,10 +22,13 @@ def metric_label(name: str) -> str:
     """A metric's name in words, with its unit: ``mae_body_gy`` is 'MAE body, Gy'."""
     if match := _ERROR.fullmatch(name):
         where = match[2] or "whole volume"
-        above = _ABOVE.fullmatch(where)
-        return f"{_ERRORS[match[1]]} {f'where dose > {above[1]} %' if above else where}, Gy"
+        if above := _ABOVE.fullmatch(where):
+            where = f"where dose {_OPERATORS['>=']} {above[1]} %"
+        return f"{_ERRORS[match[1]]} {where}, Gy"
     if name.startswith("gamma_pass_rate"):
         return f"gamma pass rate {name.removeprefix('gamma_pass_rate').lstrip('_')}".rstrip() + ", %"
+    if match := _ISODOSE.fullmatch(name):
+        return f"Dice overlap of the {match[1]} % isodose"
     for ending, unit in (("_gy", ", Gy"), ("_percent", ", %")):
         if name.endswith(ending):
             return name.removesuffix(ending).replace("D95_abs_gap", "|D95 gap|").replace("_", " ") + unit

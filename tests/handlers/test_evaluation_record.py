@@ -21,7 +21,11 @@ def test_files_and_table(tmp_path, head_and_neck, make_case, evaluate_cases, cap
     with np.load(tmp_path / "c0_pred.npz", allow_pickle=False) as saved:
         assert saved["dose"] * saved["dose_scale_gy"] == pytest.approx(cases[0].dose_gy + 2.0, abs=0.0051)
         assert np.allclose(saved["affine"], cases[0].affine) and "not a medical device" in str(saved["metadata"])
+    assert set(results["seconds"]) == {"inference", "metrics"}
+    goals = [goal for result in results["per_case_results"] for goal in result["goals"]]
+    met = sum(goal["predicted_met"] for goal in goals)
     shown = capsys.readouterr().out
     assert "OpenKBP dose score" in shown and "c1" in shown and "mean" in shown
+    assert f"goals: {met} of {len(goals)} met by the predictions" in shown and 0 < met < len(goals)
     row = next(line.split() for line in shown.splitlines() if line.startswith("c1"))
     assert row[1] == "2.00" and "-" in row  # MAE; no PTV56

@@ -1,6 +1,7 @@
 """Results of one case and of several."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from monai_vmat.masks import BODY, DOSE_REGION
 from monai_vmat.metrics.case_metrics import aggregate, case_metrics, gamma_metrics, within_mm
 from monai_vmat.metrics.gamma import gamma_analysis
+from monai_vmat.metrics.isodose_dice import isodose_dice
 from monai_vmat.transforms.load_case import case_masks
 
 
@@ -28,6 +30,9 @@ def test_a_uniform_shift(neck, head_and_neck):
     assert result["dose_metrics"]["rmse_gy"] == pytest.approx(1.5, abs=1e-4)
     assert result["dose_metrics"]["mae_body_gy"] == pytest.approx(1.5, abs=1e-4)
     assert all(v == pytest.approx(1.5, abs=1e-4) for k, v in result["dose_metrics"].items())
+    assert {"rmse_body_gy", "mean_error_body_gy", "mae_above_90_percent_gy"} <= set(result["dose_metrics"])
+    lower = evaluate(case.dose_gy - 1.5, case, masks, head_and_neck)["dose_metrics"]
+    assert lower["mean_error_body_gy"] == pytest.approx(-1.5, abs=1e-4)
     gaps = [m["gap"] for s in result["dvh"].values() for m in s.values()]
     assert gaps == pytest.approx([1.5] * len(gaps), abs=1e-4)
     assert list(result["openkbp"]["dvh_errors_gy"].values()) == pytest.approx([1.5] * 23, abs=1e-4)
@@ -60,6 +65,60 @@ def test_goals_by_hand(prostate, make_case):
     assert (goal["predicted"], goal["reference"]) == (66.0, 70.0)
     assert (goal["predicted_met"], goal["reference_met"]) == (False, True)
     assert goal["op"] == ">=" and goal["limit"] == 66.5
+
+
+def test_errors_above_a_part_of_the_prescription(neck, head_and_neck):
+    """Where the reference has 50 % of 70 Gy the prediction is 2 Gy off, elsewhere 1 Gy."""
+    case, masks = neck
+    high = case.dose_gy >= 35.0
+    result = evaluate(case.dose_gy + np.where(high, 2.0, -1.0), case, masks, head_and_neck)
+    found = result["dose_metrics"]
+    assert found["mae_above_50_percent_gy"] == pytest.approx(2.0, abs=1e-4)
+    assert found["mae_above_90_percent_gy"] == pytest.approx(2.0, abs=1e-4)
+    share = high.sum() / (case.dose_gy >= 7.0).sum()
+    assert found["mae_above_10_percent_gy"] == pytest.approx(1 + share, abs=1e-4) and share < 1
+    body_share = high[masks[BODY]].mean()
+    assert found["rmse_body_gy"] == pytest.approx((1 + 3 * body_share) ** 0.5, abs=1e-4)
+    low = evaluate(case.dose_gy, replace(case, dose_gy=case.dose_gy * 0.1), masks, head_and_neck)["dose_metrics"]
+    assert low["mae_above_90_percent_gy"] is None
+
+
+def test_goals_follow_the_plans_prescription_and_the_reference(prostate, make_case):
+    """PTV56 prescribed 50.4 Gy: its D95 goal is 53.2 x 50.4 / 56 = 47.88 Gy; that of the rectum stays."""
+    case = make_case(prostate)
+    masks = case_masks(case, prostate)
+    pred = case.dose_gy + np.float32(0.5)
+    goals = case_metrics(pred, case.dose_gy, masks, case.spacing_mm, prostate, {"PTV70": 70.0, "PTV56": 50.4})["goals"]
+    limits = {(g["structure"], g["metric"]): g["limit"] for g in goals}
+    assert limits["PTV56", "D95"] == pytest.approx(47.88) and limits["PTV70", "D95"] == 66.5 and limits["Rectum", "V50Gy"] == 50
+    for goal in goals:  # half a gray more: better for targets, not for organs
+        assert goal["gap"] == pytest.approx(goal["predicted"] - goal["reference"]) and goal["gap"] >= 0
+        assert goal["not_worse"] == (goal["structure"].startswith("PTV") or goal["gap"] == 0)
+    assert any(goal["gap"] > 0 and not goal["not_worse"] for goal in goals)
+
+
+def test_plan_quality(prostate, make_case):
+    """A lower target's isodose is compared with what it is meant to cover: that target and the higher one."""
+    case = make_case(prostate)
+    masks = case_masks(case, prostate)
+    both = masks["PTV70"] | masks["PTV56"]
+    ideal = np.select([masks["PTV70"], masks["PTV56"]], [70.0, 56.0], 20.0).astype(np.float32)
+    pred = np.where(both, ideal, 54.0).astype(np.float32)  # spills 54 Gy over everything
+    quality = case_metrics(pred, ideal, masks, case.spacing_mm, prostate)["plan_quality"]
+    assert quality["PTV70"]["conformity"] == {"predicted": 1.0, "reference": 1.0, "gap": 0.0}
+    assert quality["PTV56"]["conformity"]["reference"] == 1.0
+    assert quality["PTV56"]["conformity"]["predicted"] == pytest.approx(both.mean())
+    assert quality["PTV70"]["homogeneity"]["predicted"] == 0.0
+    cold = case_metrics(0 * ideal, ideal, masks, case.spacing_mm, prostate)["plan_quality"]["PTV70"]
+    assert cold["conformity"] == {"predicted": None, "reference": 1.0, "gap": None} == cold["homogeneity"] | {"reference": 1.0}
+
+
+def test_isodoses_are_parts_of_the_plans_prescription(neck, head_and_neck):
+    case, masks = neck
+    found = case_metrics(case.dose_gy * 0.9, case.dose_gy, masks, case.spacing_mm, head_and_neck, {"PTV70": 60.0})
+    expected = isodose_dice(case.dose_gy * 0.9, case.dose_gy, 60.0)
+    assert found["isodose_dice"] == {str(level): value for level, value in expected.items()}
+    assert found["prescription_gy"]["PTV70"] == 60.0 and found["prescription_gy"]["PTV63"] == 63.0
 
 
 def test_absent_structures_are_left_out(head_and_neck, make_case):
@@ -104,8 +163,12 @@ def test_gamma_is_read_from_one_map_by_region(neck, head_and_neck):
     inside = expected.gamma[rim & expected.evaluated]
     assert found["regions"]["PTV70+5mm"] == pytest.approx(100 * np.mean(inside < 1))
     assert {"Body", "PTV70+5mm", "Brainstem"} <= set(found["regions"]) and "PTV70" not in found["regions"]
+    for name, (percent, mm) in {"3 %/2 mm": (3, 2), "2 %/2 mm": (2, 2)}.items():
+        (other,) = gamma_analysis(case.dose_gy, shifted, case.spacing_mm, criteria=[(percent, mm)])
+        assert found["other_criteria"][name] == pytest.approx(other.pass_rate_percent)
     without = gamma_metrics(shifted, np.zeros_like(case.dose_gy), masks, case.spacing_mm, head_and_neck)
     assert without["gamma_pass_rate"] is None and set(without["regions"].values()) == {None}
+    assert set(without) == set(found) and without["other_criteria"] == {"3 %/2 mm": None, "2 %/2 mm": None}
 
 
 def test_margins_are_euclidean():

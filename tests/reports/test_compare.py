@@ -22,7 +22,16 @@ def write_run(root: Path, name: str, errors: dict[str, float] | None, val: float
     folder = root / "runs" / name
     folder.mkdir(parents=True)
     (folder / "training_summary.json").write_text(json.dumps({"best_val_mae_gy": val, "seconds": 120.0}))
-    (folder / "training_config.json").write_text(json.dumps({"parameters": 1000}))
+    record = {
+        "parameters": 1000,
+        "seed": 7,
+        "git_commit": "0123456789abcdef",
+        "cases": {"training": ["t1", "t2"], "validation": ["v1"]},
+        "config": {"max_epochs": 14, "patch_size": [8, 8, 8]},
+        "hardware": {"gpu": None, "cpu": "some CPU", "torch_threads": 2},
+        "versions": {"torch": "2.13.0", "monai": "1.6.1"},
+    }
+    (folder / "training_config.json").write_text(json.dumps(record))
     if errors is not None:
         results = [
             {
@@ -30,7 +39,7 @@ def write_run(root: Path, name: str, errors: dict[str, float] | None, val: float
                 "patient": case.split("_")[0],
                 "dose_metrics": {"mae_gy": error / 2, "mae_body_gy": error},
                 "gamma": {"gamma_pass_rate": None},
-                "dvh": {"PTV70": {"D95": {"gap": -error / 10}}, "Rectum": {"Dmean": {"gap": 1.0}}},
+                "dvh": {"PTV70": {"D95": {"gap": -error / 10}}, "Rectum": {"Dmean": {"gap": 1.0 - error}}},
             }
             for case, error in errors.items()
         ]
@@ -89,6 +98,30 @@ def test_intervals_keep_plans_of_a_patient_together(tmp_path):
     assert [low, high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.05)
 
 
+def test_differences_are_paired(tmp_path):
+    """Cases differ much, the experiments by 0.3 Gy in every case: the interval is that of the difference."""
+    errors = {case: float(case[1]) for case in CASES}
+    write_run(tmp_path, "baseline", errors)
+    write_run(tmp_path, "other", {case: error + 0.3 for case, error in errors.items()})
+    other = next(c for c in compare(read_all(tmp_path), "baseline") if c.experiment == "other")
+    assert other.differences["body_mae_gy"] == pytest.approx((0.3, 0.3, 0.3))
+    assert other.differences["PTV70_D95_abs_gap_gy"] == pytest.approx((0.03, 0.03, 0.03))
+    assert other.differences["organs_Dmean_abs_gap_gy"][0] == pytest.approx(
+        np.mean([abs(0.7 - e) - abs(1 - e) for e in errors.values()])
+    )
+
+
+def test_seeds_widen_the_interval(tmp_path):
+    """Trainings that differ by 1 Gy from seed to seed: of two, their mean is 0, 0.5 or 1 off with 1/4, 1/2 and 1/4."""
+    errors = dict.fromkeys(CASES, 2.0)
+    write_run(tmp_path, "baseline", errors)
+    write_run(tmp_path, "other-seed1", {case: error + 0.1 for case, error in errors.items()})
+    write_run(tmp_path, "other-seed2", {case: error + 1.1 for case, error in errors.items()})
+    other = next(c for c in compare(read_all(tmp_path), "baseline") if c.experiment == "other")
+    assert other.differences["body_mae_gy"] == pytest.approx((0.6, 0.1, 1.1))
+    assert other.body_mae_gy == pytest.approx((2.6, 2.1, 3.1))
+
+
 def test_few_cases_are_not_tested_and_unevaluated_runs_are_shown(tmp_path):
     write_run(tmp_path, "baseline", {case: 1.0 for case in CASES[:5]})
     write_run(tmp_path, "other", {case: 2.0 for case in CASES[:5]})
@@ -111,13 +144,18 @@ def test_other_cases_and_unfinished_runs_are_refused(tmp_path):
 def test_the_command_line_writes_every_form(tmp_path):
     for name, shift in (("baseline", 0.0), ("other", 0.3)):
         write_run(tmp_path, name, {case: 2.0 + i / 10 + shift for i, case in enumerate(CASES)})
-    command = [sys.executable, "-m", "monai_vmat.reports", "compare", "runs/baseline", "runs/other", "--out", "out"]
+    command = [sys.executable, "-m", "monai_vmat.reports", "compare", "runs/baseline", "runs/other", "--out", "out/found"]
+    command += ["--command", "make them"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "test body MAE Gy" in done.stdout and "0.008" in done.stdout  # of 2 ** 8 signs, 2 are as one-sided as these
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"comparison.md", "comparison.csv", "comparison.html", "comparison.png"}
-    assert (tmp_path / "out" / "comparison.csv").read_text().count("\n") == 3
-    command[-3] = "runs/missing"
+    assert names == {"found.md", "found.csv", "found.html", "found.png"}
+    page = (tmp_path / "out" / "found.md").read_text()
+    assert "body MAE +0.30 Gy (+0.30 to +0.30)" in done.stdout and "body MAE +0.30 Gy (+0.30 to +0.30)" in page
+    assert "Made by `make them`" in page and "2 training and 1 validation cases" in page and "8 plans of 4 patients" in page
+    assert "0123456789, " not in page and "PTV70 \\|D95 gap\\| Gy" in page
+    assert (tmp_path / "out" / "found.csv").read_text().count("\n") == 3
+    command[5] = "runs/missing"
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr

@@ -119,7 +119,7 @@ def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
         "0.77",
         "\N{MINUS SIGN}0.14",
         "7.65",
-        "MAE where dose > 90 %",
+        "MAE where dose \N{GREATER-THAN OR EQUAL TO} 90 %",
         "PTV56 55.5 Gy",
         "pass or fail only",
         "\N{EN DASH}",

@@ -11,7 +11,7 @@ from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json
 from monai_vmat.reports.__main__ import main
 from monai_vmat.reports.evaluation import read_evaluation
-from monai_vmat.reports.evaluation_report import evaluated_alike, overview_figures, worst_and_best, write_report
+from monai_vmat.reports.evaluation_report import evaluated_alike, overview_figures, worst_and_best
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, "a"), (2, "ae"), (3, "abe"), (4, "abce"), (5, "abcde"), (9, "abcde")])
@@ -40,11 +40,13 @@ def test_the_command_writes_page_and_figures_and_lists_them(evaluated, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [({"cases": 0}, "--cases: a number from 1"), ({"case": "nobody"}, "'nobody' was not evaluated")]
+    ("options", "told"), [(["--cases", "0"], "a number from 1"), (["--case", "x"], "'x' was not evaluated")]
 )
-def test_options_that_make_no_sense(evaluated, tmp_path, options, told):
+def test_options_that_make_no_sense(evaluated, tmp_path, monkeypatch, options, told):
+    folder = evaluated / "predictions" / "ours_test"
+    monkeypatch.setattr(sys, "argv", ["reports", "evaluation", str(folder), "--out", str(tmp_path), *options])
     with pytest.raises(InputError, match=told):
-        write_report(evaluated / "predictions" / "ours_test", tmp_path, runs=evaluated / "runs", **options)
+        main()
     assert list(tmp_path.iterdir()) == []
 
 
