@@ -176,7 +176,7 @@ def _cards(aggregate: Mapping[str, float | None], targets: Sequence[Any]) -> str
     """The few numbers that one looks for first."""
     wanted = {
         "MAE inside the body": ("mae_body_gy", "Gy"),
-        "gamma pass rate 3 %/3 mm": ("gamma_pass_rate", "%"),
+        "gamma pass rate 3\N{NO-BREAK SPACE}%/3\N{NO-BREAK SPACE}mm": ("gamma_pass_rate", "%"),
         **{f"|D95 gap| of {t.name}": (f"{t.name}_D95_abs_gap_gy", "Gy") for t in targets},
         "goals with the same verdict": ("goal_agreement_percent", "%"),
         "OpenKBP dose score": ("openkbp_dose_score_gy", "Gy"),
@@ -252,6 +252,7 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
         "split": facts["split"],
         "checkpoint": facts.get("checkpoint"),
         "commit of the evaluation": facts.get("git_commit"),
+        **{f"seconds of {task}": seconds for task, seconds in facts.get("seconds", {}).items()},
         **facts.get("versions", {}),
     }
     found = [_fact_table("evaluation", evaluated)]

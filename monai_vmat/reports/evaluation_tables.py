@@ -57,9 +57,8 @@ def case_table(cases: Sequence[Result], protocol: Protocol) -> Table:
         ("gamma 3 %/3 mm, %", [c.get("gamma", {}).get("gamma_pass_rate") for c in cases]),
         *((f"gamma {n}, %", [c.get("gamma", {}).get("other_criteria", {}).get(n) for c in cases]) for n in criteria),
         *((f"{t} D95 gap, Gy", [c.get("dvh", {}).get(t, {}).get("D95", {}).get("gap") for c in cases]) for t in targets),
-        ("goals", [len(c["goals"]) if c.get("goals") else None for c in cases]),
-        ("met, reference", [_count(c, "reference_met") for c in cases]),
-        ("met, predicted", [_count(c, "predicted_met") for c in cases]),
+        ("goals met, reference", [_count(c, "reference_met") for c in cases]),
+        ("goals met, predicted", [_count(c, "predicted_met") for c in cases]),
         ("OpenKBP dose error, Gy", [c.get("openkbp", {}).get("dose_error_gy") for c in cases]),
     ]
     columns = [(name, values) for name, values in columns if any(v is not None for v in values)]

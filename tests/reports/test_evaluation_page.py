@@ -111,6 +111,7 @@ def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
         case["plan_quality"] = {"PTV70": {"conformity": {"predicted": 0.765, "reference": 0.9, "gap": -0.135}}}
         case["dose_metrics"] |= {"mae_above_90_percent_gy": 7.654, "mae_Bowel_gy": None}
     results["aggregate_metrics"]["gamma_pass_rate_mean"] = None
+    results["seconds"] = {"inference": 12.25}
     write_json(path, results)
     text = Elements(page_of(project, embed=())).text
     for shown in (
@@ -125,7 +126,7 @@ def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
         "\N{EN DASH}",
     ):
         assert shown in text, shown
-    assert "None" not in text and "gamma pass rate 3 %/3 mm" not in text  # no card for what is not known
+    assert "None" not in text and "gamma pass rate 3\N{NO-BREAK SPACE}%" not in text  # no card for what is not known
 
 
 def test_tables_mark_met_and_missed_in_words_and_sort_by_full_values():
