@@ -142,7 +142,7 @@ def _panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
     for ax in panels:
         ax.grid(color="#DDDDDD", linewidth=0.6)
         ax.set_axisbelow(True)
-        ax.tick_params(labelsize=7)
+        ax.tick_params(which="both", labelsize=7)
         ax.xaxis.label.set_size(8)
         ax.yaxis.label.set_size(8)
     figure.supxlabel(NOTE, fontsize=6)
