@@ -75,23 +75,24 @@ def test_hostile_names_stay_text(project, page_of):
     folder = project / "predictions" / "ours_test"
     results = read_json(folder / "evaluation_results.json")
     items = read_json(project / "data" / "datalist.json")
-    name = HOSTILE.replace("/", "")  # a case id is part of a file's name
+    # An embedded case's id is part of a file's name.
+    names = {"mild": HOSTILE.replace("/", ""), "medium": HOSTILE, "worst": "worst"}
     for case in results["per_case_results"]:
-        if case["case_id"] == "mild":
-            case["case_id"] = name
+        case["case_id"] = names[case["case_id"]]
+        if case["case_id"] != "worst":
             case["goals"][0]["structure"] = HOSTILE
             case["small_structures"] = [HOSTILE]
     results |= {"experiment": HOSTILE, "conventions": {HOSTILE: HOSTILE}, "checkpoint": HOSTILE, "git_commit": HOSTILE}
     write_json(folder / "evaluation_results.json", results)
     for item in items["test"]:
-        item["case_id"] = name if item["case_id"] == "mild" else item["case_id"]
+        item["case_id"] = names[item["case_id"]]
     write_json(project / "data" / "datalist.json", items)
-    shutil.move(folder / "mild_pred.npz", folder / f"{name}_pred.npz")
-    html = page_of(project, embed=(name,))
+    shutil.move(folder / "mild_pred.npz", folder / f"{names['mild']}_pred.npz")
+    html = page_of(project, embed=(names["mild"],))
     found = Elements(html)
     assert not any(attributes.get("src") == "x" or "onerror" in attributes for _, attributes in found.found)
     assert sum(tag == "script" for tag, _ in found.found) == 2  # data and program
-    assert data_of(html)["cases"][2]["case_id"] == name
+    assert [case["case_id"] for case in data_of(html)["cases"]] == ["worst", HOSTILE, names["mild"]]
     assert found.text.count("<img src=x onerror=alert(1)>") >= 8
 
 

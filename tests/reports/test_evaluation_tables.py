@@ -123,7 +123,7 @@ def test_goals_are_counted_over_cases():
 
 
 def test_everything_measured_on_a_case_is_shown(cases):
-    case = cases[0]
+    case = cases[1]
     case["isodose_dice"]["100"] = None
     case["openkbp"] = {"dose_error_gy": 2.0, "dvh_errors_gy": {"PTV70_D95": -1.0}}
     found = dict(metric_tables(case))
@@ -136,6 +136,8 @@ def test_everything_measured_on_a_case_is_shown(cases):
     rates = dict(found["Gamma pass rate"][1])
     assert rates["3 %/3 mm"] == case["gamma"]["gamma_pass_rate"] and "3 %/3 mm in Rectum" in rates
     assert rates["2 %/2 mm"] == case["gamma"]["other_criteria"]["2 %/2 mm"]
+    d95 = case["dvh"]["PTV70"]["D95"]
+    assert ("PTV70", "D95", d95["reference"], d95["predicted"], d95["gap"]) in found["DVH"][1] and d95["gap"] > 3.9
     assert len(found["DVH"][1]) == sum(len(metrics) for metrics in case["dvh"].values())
     assert len(found["Dose error"][1]) == len(case["dose_metrics"])
 
