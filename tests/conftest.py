@@ -20,6 +20,8 @@ from monai_vmat.masks import pack_masks
 from monai_vmat.protocol import Protocol, load_protocol
 from monai_vmat.transforms.load_case import case_masks
 
+from .dicom_set import write_dicom_set as _write_dicom_set
+
 # Centre and radii of each structure along X (to the left), Y (to the back), Z (to the head); the grid spans -1..1.
 _PROSTATE = {
     "PTV70": ((0.0, 0.0, 0.0), (0.25, 0.25, 0.4)),
@@ -93,6 +95,12 @@ def write_v2(prostate: Protocol) -> Callable[..., Case]:
         return case
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_dicom_set() -> Callable[..., Path]:
+    """``write_dicom_set(case, folder, protocol, ...)``: the files of a DICOM-RT export, see tests/dicom_set.py."""
+    return _write_dicom_set
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import BundleProperty, BundlePropertyConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams
 
 from monai_vmat.case import V2_SPACING_MM, write_case
 
@@ -118,6 +120,22 @@ def test_training_leaves_its_records(trained):
     assert config["config"]["base_channels"] == 8  # overrides are in the record
     assert config["config"]["learning_rate"] == 0.0001
     assert config["cases"]["test"] == ["case_4"]
+
+
+def test_tensorboard_knows_the_run(trained):
+    _, out = trained
+    events = EventAccumulator(str(out / "run")).Reload()
+    summary = json.loads((out / "run" / "training_summary.json").read_text())
+    assert events.Scalars("best/mae_gy")[-1].value == pytest.approx(summary["best_val_mae_gy"], rel=1e-5)
+    assert {f"validation/case_3/{picture}" for picture in ("planes", "dvh")} == set(events.Tags()["images"])
+    start = hparams.parse_session_start_info_plugin_data(
+        events.SummaryMetadata(hparams.SESSION_START_INFO_TAG).plugin_data.content
+    )
+    assert (
+        start.hparams["base_channels"].number_value == 8 and start.hparams["loss"].string_value == "0.1 negative_dose + 1 mse"
+    )
+    (configuration,) = events.Tensors("resolved_configuration/text_summary")
+    assert str(ROOT).encode() not in configuration.tensor_proto.string_val[0]
 
 
 def test_notebooks_of_earlier_users_read_the_records(trained):

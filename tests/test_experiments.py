@@ -72,7 +72,7 @@ def vgg(tmp_path_factory):
 def run(monkeypatch):
     """``run(run_id, configs, crash_after=None, **overrides)``: a bundle command, killed when an epoch's files are written."""
     monkeypatch.setattr("sys.excepthook", lambda *args: None)  # the bundle sets its own; put back afterwards
-    monkeypatch.setattr(Dashboard, "_figure", lambda self, validator: None)  # a second each, tested elsewhere
+    monkeypatch.setattr(Dashboard, "_figures", lambda self, validator: None)  # a second each, tested elsewhere
     save = TrainingCheckpoint.save
 
     def run(run_id, configs, crash_after=None, **overrides):

@@ -9,7 +9,7 @@ from monai_vmat.console import run_command, say, table
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_text, write_whole
 from monai_vmat.reports import compare as comparing
-from monai_vmat.reports.verdict import verdicts, what_was_run
+from monai_vmat.reports.verdict import verdicts, what_terms_weighed, what_was_run
 
 CASES_TO_LOOK_AT = 6
 NOTE = (
@@ -94,6 +94,8 @@ def compare_runs(options: argparse.Namespace) -> int:
             f"![body MAE of every test case]({picture.name})",
             "\n".join(f"* {sentence}" for sentence in said),
             NOTE,
+            "What each term added to the training loss in the last epoch:",
+            "\n".join(f"* {line}" for line in what_terms_weighed(comparisons)),
         ]
         write_text(picture.with_suffix(".md"), "\n\n".join(part for part in text if part) + "\n")
         write_text(picture.with_suffix(".csv"), comparing.comma_separated(found))

@@ -39,6 +39,7 @@ class Run:
         val_mae_gy: best validation MAE over the whole volume.
         seconds: of all epochs.
         record: its ``training_config.json``.
+        last_epoch: the last row of its ``metrics.csv``.
         patients: whose anatomy each test case is, by case id; empty where the run was not evaluated.
         values: per metric, per test case.
     """
@@ -49,6 +50,7 @@ class Run:
     val_mae_gy: float
     seconds: float
     record: Mapping[str, Any]
+    last_epoch: Mapping[str, float]
     patients: Mapping[str, str]
     values: Mapping[str, Mapping[str, float]]
 
@@ -109,6 +111,7 @@ def read_run(folder: Path, predictions: Path, split: str) -> Run:
         val_mae_gy=summary["best_val_mae_gy"],
         seconds=summary["seconds"],
         record=config,
+        last_epoch=summary["final"] or {},
         patients=patients,
         values=values,
     )

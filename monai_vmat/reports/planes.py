@@ -119,7 +119,7 @@ def three_planes(
         if volume.shape != shape:
             problem = f"expected the CT's grid {shape}, got {volume.shape}"
             raise InputError(f"picture of '{name}'", problem, "Resample it onto the CT's grid")
-    center = _default_center(shape, masks, protocol) if center is None else tuple(int(c) for c in center)
+    center = default_center(shape, masks, protocol) if center is None else tuple(int(c) for c in center)
     if len(center) != 3 or not all(0 <= c < n for c, n in zip(center, shape, strict=True)):
         raise InputError("picture's centre", f"expected a voxel of the grid {shape}, got {center}", "Correct it")
 
@@ -143,7 +143,8 @@ def three_planes(
     return figure
 
 
-def _default_center(shape: tuple[int, ...], masks: Mapping[str, np.ndarray], protocol: Protocol) -> tuple[int, ...]:
+def default_center(shape: tuple[int, ...], masks: Mapping[str, np.ndarray], protocol: Protocol) -> tuple[int, ...]:
+    """The voxel at the primary target's centroid, else in the middle."""
     primary = masks.get(protocol.primary)
     if primary is None or not primary.any():
         return tuple(n // 2 for n in shape)

@@ -68,5 +68,17 @@ def what_was_run(runs: Sequence[Run], split: str) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
+def what_terms_weighed(comparisons: Sequence[Comparison]) -> list[str]:
+    """What each term added to the loss in the last training epoch, mean over seeds: which one the network really followed."""
+    lines = []
+    for comparison in comparisons:
+        names = [n for n in comparison.runs[0].last_epoch if n.startswith("train/") and n.endswith("_weighted")]
+        values = {n: sum(run.last_epoch.get(n, 0.0) for run in comparison.runs) / len(comparison.runs) for n in names}
+        if values:
+            told = ", ".join(f"{n[len('train/') : -len('_weighted')]} {value:.2g}" for n, value in values.items())
+            lines.append(f"{comparison.experiment}: {told}")
+    return lines
+
+
 def _all(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values))

@@ -17,11 +17,13 @@ from monai_vmat.reports.compare import compare, comparison_table, holm, markdown
 
 CASES = [f"p{i}_{plan}" for i in range(4) for plan in "ab"]
 
+FINAL = {"epoch": 14, "train/mse": 0.004, "train/mse_weighted": 0.004, "train/dvh": 0.02, "train/dvh_weighted": 0.01}
+
 
 def write_run(root: Path, name: str, errors: dict[str, float] | None, val: float = 1.0) -> Path:
     folder = root / "runs" / name
     folder.mkdir(parents=True)
-    (folder / "training_summary.json").write_text(json.dumps({"best_val_mae_gy": val, "seconds": 120.0}))
+    (folder / "training_summary.json").write_text(json.dumps({"best_val_mae_gy": val, "seconds": 120.0, "final": FINAL}))
     record = {
         "parameters": 1000,
         "seed": 7,
@@ -154,6 +156,7 @@ def test_the_command_line_writes_every_form(tmp_path):
     page = (tmp_path / "out" / "found.md").read_text()
     assert "body MAE +0.30 Gy (+0.30 to +0.30)" in done.stdout and "body MAE +0.30 Gy (+0.30 to +0.30)" in page
     assert "Made by `make them`" in page and "2 training and 1 validation cases" in page and "8 plans of 4 patients" in page
+    assert "* other: mse 0.004, dvh 0.01\n" in page
     assert "0123456789, " not in page and "PTV70 \\|D95 gap\\| Gy" in page
     assert (tmp_path / "out" / "found.csv").read_text().count("\n") == 3
     command[5] = "runs/missing"

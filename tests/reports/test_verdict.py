@@ -7,7 +7,7 @@ from monai_vmat.reports.verdict import verdicts
 
 
 def run(name: str) -> Run:
-    return Run(name, name.split("-")[0], 1, 1.0, 60.0, {}, {}, {})
+    return Run(name, name.split("-")[0], 1, 1.0, 60.0, {}, {}, {}, {})
 
 
 def comparison(differences: dict[str, tuple[float, float, float]], seeds: int = 1) -> Comparison:
