@@ -179,13 +179,26 @@ def write_dose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, metada
     write_npz(path, {**encode_dose(dose_gy), "affine": affine, "metadata": np.asarray(json.dumps(dict(metadata)))})
 
 
-def read_dose(archive: NpzArchive) -> np.ndarray:
+def decode_dose(archive: NpzArchive) -> np.ndarray:
     """The dose of a native file, or of a prediction of this program, in Gy: float32 (X, Y, Z)."""
     steps = _numbers(archive, "dose", "uf", 3)
     scale = float(_numbers(archive, "dose_scale_gy", "f", 0))
     if not 0 < scale <= 1:
         raise InputError(archive.path, f"array 'dose_scale_gy': expected a step in Gy between 0 and 1, got {scale}", _REMAKE)
     return steps.astype(np.float32) * np.float32(scale)
+
+
+def read_dose(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read what :func:`write_dose` wrote.
+
+    Returns:
+        dose, float32 (X, Y, Z) in Gy, and the affine of its grid, float64 (4, 4).
+
+    Raises:
+        InputError: when the file is missing, damaged or no dose.
+    """
+    with NpzArchive(path) as archive:
+        return decode_dose(archive), _numbers(archive, "affine", "f", 2).astype(np.float64)
 
 
 def _validate(case: Case) -> None:
@@ -322,7 +335,7 @@ def _read_native(archive: NpzArchive, protocol: Protocol) -> Case:
         raise InputError(archive.path, problem, _REMAKE)
     dose = None
     if "dose" in archive:
-        dose = read_dose(archive)
+        dose = decode_dose(archive)
     return _check_against(
         Case(
             case_id=metadata.pop("case_id"),

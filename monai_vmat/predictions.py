@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_vmat.case import Case, read_dose
+from monai_vmat.case import Case, decode_dose
 from monai_vmat.errors import InputError
 from monai_vmat.npz import NpzArchive
 from monai_vmat.openkbp import read_openkbp_dose
@@ -81,7 +81,7 @@ def read_prediction(
 
 
 def _own(archive: NpzArchive, case: Case) -> np.ndarray:
-    dose_gy, affine = read_dose(archive), archive.read("affine")
+    dose_gy, affine = decode_dose(archive), archive.read("affine")
     if dose_gy.shape != case.ct_hu.shape or affine.shape != (4, 4) or not np.allclose(affine, case.affine, atol=1e-3):
         problem = f"'dose' of shape {dose_gy.shape} lies on another grid than its case ({case.ct_hu.shape}, or another affine)"
         raise InputError(archive.path, problem, "Predict the case again, or name the folder of the cases it was predicted for")

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from monai_vmat.case import Case, encode_dose, lps_affine, read_case, read_metadata, write_case, write_dose
+from monai_vmat.case import Case, encode_dose, lps_affine, read_case, read_dose, read_metadata, write_case, write_dose
 from monai_vmat.errors import InputError
 from monai_vmat.npz import NpzArchive
 
@@ -128,6 +128,12 @@ def test_a_dose_alone(tmp_path, make_case, prostate):
         np.testing.assert_allclose(archive.read("dose") * archive.read("dose_scale_gy"), case.dose_gy, atol=0.00501)
         np.testing.assert_array_equal(archive.read("affine"), case.affine)
         assert json.loads(str(archive.read("metadata"))) == {"case_id": "x"}
+    dose, affine = read_dose(tmp_path / "a.npz")
+    assert dose.dtype == np.float32 and np.abs(dose - case.dose_gy).max() <= 0.00501
+    np.testing.assert_array_equal(affine, case.affine)
+    np.savez(tmp_path / "b.npz", dose=np.zeros((2, 2, 2), np.float32))
+    with pytest.raises(InputError, match="b.npz: array 'dose_scale_gy' is missing"):
+        read_dose(tmp_path / "b.npz")
 
 
 def test_metadata_without_json_is_not_written(tmp_path, make_case, prostate):
