@@ -5,6 +5,7 @@ DICOM PS3.3, RT Dose IOD (A.18) and RT Dose module (C.8.8.3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian, RTDoseStorage, generate_uid
 
 from monai_vmat import __version__
 from monai_vmat.dicom.grid import Grid
+from monai_vmat.dicom.resample import resample_dose
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
@@ -39,23 +41,28 @@ _OF_THE_PATIENT = (
 )
 
 
-def write_rtdose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, study: Study) -> None:
+def write_rtdose(
+    path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, study: Study, spacing_mm: Sequence[float] | None = None
+) -> None:
     """Write a dose for the patient of a study, whole or not at all.
 
-    The grid is the dose's own; rows, columns and frames run as the CT's do, so that prone and feet-first patients look as they
-    do in the planning system. Doses are 32-bit integers of one scaling: the error is at most half a step, about 1e-8 Gy.
+    Rows, columns and frames run as the CT's do, so that prone and feet-first patients look as they do in the planning system.
+    Doses are 32-bit integers of one scaling: the error is at most half a step, about 1e-8 Gy.
 
     Args:
         path: the file.
         dose_gy: (X, Y, Z), not negative, towards the patient's left, posterior and superior.
         affine: (4, 4), voxel indices to RAS mm, as in a case.
         study: whose CT gives patient, study and frame of reference; its plan, or else its structure set, is referred to.
+        spacing_mm: voxel size of the written grid, which covers the dose's; the dose's own when None.
 
     Raises:
         InputError: for a dose that is not finite or negative, and when the CT lacks what a dose needs.
     """
     if not (np.isfinite(dose_gy).all() and dose_gy.min() >= 0):
         raise InputError("RTDOSE", f"expected finite doses of 0 Gy or more, got {dose_gy.min()}", "Check the prediction")
+    if spacing_mm is not None:
+        dose_gy, affine = _with_spacing(dose_gy, affine, spacing_mm)
     ct = dcmread(study.ct[0], stop_before_pixels=True)
     now = datetime.now()
     meta = FileMetaDataset()
@@ -92,6 +99,17 @@ def write_rtdose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, stud
         out.ReferencedStructureSetSequence = [_reference(study.structures)]
     with write_whole(path) as temporary:
         out.save_as(temporary, enforce_file_format=True)
+
+
+def _with_spacing(dose_gy: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The dose on a grid of another voxel size with the same middle, and the grid's affine."""
+    own = Grid.from_affine(affine, dose_gy.shape)
+    dx, dy, dz = (float(step) for step in spacing_mm)
+    extent = np.multiply(own.shape, own.spacing_mm)
+    nx, ny, nz = (max(1, int(count)) for count in extent / (dx, dy, dz) + 1e-6)
+    first = [own.edges_mm(axis)[0] for axis in range(3)] + (extent - np.multiply((nx - 1, ny - 1, nz - 1), (dx, dy, dz))) / 2
+    grid = Grid((first[0], first[1], first[2]), (dx, dy, dz), (nx, ny, nz))
+    return resample_dose(dose_gy, own, grid), grid.affine
 
 
 def _set_pixels(out: Dataset, dose_gy: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> None:

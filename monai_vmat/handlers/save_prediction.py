@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -16,13 +18,35 @@ from monai_vmat.handlers.case_metrics import predicted_gy
 from monai_vmat.handlers.evaluation_record import RESEARCH_ONLY
 from monai_vmat.protocol import Protocol
 
+if TYPE_CHECKING:
+    from monai_vmat.dicom.study import Study
+
 
 class SavePrediction:
-    """Write ``<case_id>_pred.npz`` and ``<case_id>_pred.nii.gz`` (float32 Gy) for each case, on the case's own grid."""
+    """Write ``<case_id>_pred.npz`` and ``<case_id>_pred.nii.gz`` (float32 Gy) for each case, on the case's own grid.
 
-    def __init__(self, folder: str | Path, *, protocol: Protocol) -> None:
+    A case that comes from DICOM gets ``<case_id>_pred.dcm`` as well, an RTDOSE: the only one of the files that says
+    whose it is.
+
+    Args:
+        folder: where the files go.
+        protocol: the protocol.
+        studies: where cases come from, by case id.
+        dose_spacing_mm: voxel size of the RTDOSE; the case's own when None.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        protocol: Protocol,
+        studies: Mapping[str, Study] | None = None,
+        dose_spacing_mm: Sequence[float] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.protocol = protocol
+        self.studies = studies or {}
+        self.dose_spacing_mm = dose_spacing_mm
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -38,4 +62,10 @@ class SavePrediction:
             image.header["descrip"] = b"predicted dose in Gy, research only"
             with write_whole(f"{stem}.nii.gz") as temporary, gzip.open(temporary, "wb") as file:
                 image.to_stream(file)
-            say(f"{item['case_id']}: maximum {pred_gy.max():.1f} Gy -> {stem}.npz, {stem}.nii.gz")
+            written = f"{stem}.npz, .nii.gz"
+            if item["case_id"] in self.studies:
+                from monai_vmat.dicom.rtdose import write_rtdose  # pydicom is an extra
+
+                write_rtdose(f"{stem}.dcm", pred_gy, affine, self.studies[item["case_id"]], self.dose_spacing_mm)
+                written += ", .dcm (RTDOSE, names the patient)"
+            say(f"{item['case_id']}: maximum {pred_gy.max():.1f} Gy -> {written}")
