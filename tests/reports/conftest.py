@@ -204,7 +204,8 @@ def evaluated(tmp_path_factory, prostate, make_case) -> Path:
             "data_sha256": checksums({n: root / "data" / f"{n}.npz" for n in cases}),
         }
         write_json(run / "training_config.json", record)
-        summary = {"epochs": 2, "best_epoch": 2, "best_val_mae_gy": 2.5, "seconds": 4.0}
+        final = {"epoch": 2, "train/loss": 0.25}
+        summary = {"epochs": 2, "best_epoch": 2, "best_val_mae_gy": 2.5, "seconds": 4.0, "final": final}
         write_json(run / "training_summary.json", summary)
         (run / "metrics.csv").write_text(METRICS)
     return root
