@@ -66,10 +66,10 @@ def read_case_ids(path: Path) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
+            columns, rows = reader.fieldnames, list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, "cannot be read as CSV", "Check the path, save it as UTF-8") from error
-    if reader.fieldnames != _COLUMNS:
+    if columns != _COLUMNS:
         raise InputError(path, f"columns {', '.join(_COLUMNS)} were expected in its first line", "Correct it")
     table: dict[str, str] = {}
     for number, row in enumerate(rows, 2):

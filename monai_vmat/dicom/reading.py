@@ -20,6 +20,22 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
+def load_pydicom() -> Any:
+    """The module pydicom, made to keep patients' names to itself.
+
+    Raises:
+        InputError: when it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise InputError("pydicom", "is needed to read DICOM files", "pip install 'monai_vmat[dicom]'") from error
+    # Its warnings and log lines quote values, a patient's name among them.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    return pydicom
+
+
 def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> Any:
     """A file's dataset; pixels are read only when ``tags`` is None.
 
@@ -34,7 +50,7 @@ def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> A
     Raises:
         InputError: when it is damaged, cannot be opened, or pydicom is not installed.
     """
-    pydicom = _pydicom()
+    pydicom = load_pydicom()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values, a patient's name among them
@@ -143,14 +159,3 @@ def _require_whole(dataset: Any, where: str) -> None:
         value, length = element.value, getattr(element, "length", 0)
         if isinstance(value, bytes) and length != _UNDEFINED_LENGTH and len(value) < length:
             raise InputError(where, f"is truncated: element {tag} has {len(value)} of {length} bytes", EXPORT_AGAIN)
-
-
-def _pydicom() -> Any:
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError("pydicom", "is needed to read DICOM files", "pip install 'monai_vmat[dicom]'") from error
-    # Its warnings and log lines quote values, a patient's name among them.
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    return pydicom

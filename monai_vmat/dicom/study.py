@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_vmat.dicom.privacy import PathNames, identifying_words
-from monai_vmat.dicom.reading import EXPORT_AGAIN, numbers, read_dataset, sequence, text
+from monai_vmat.dicom.reading import EXPORT_AGAIN, load_pydicom, numbers, read_dataset, sequence, text
 from monai_vmat.errors import InputError
 
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -91,11 +91,12 @@ def find_studies(folder: str | Path, *, keep_identifiers: bool = False) -> list[
         keep_identifiers: whether messages show paths as they are, also where they hold a patient's name, id or UIDs.
 
     Raises:
-        InputError: when the folder does not exist or holds no CT, RTSTRUCT, RTDOSE or RTPLAN.
+        InputError: when the folder does not exist or holds no CT, RTSTRUCT, RTDOSE or RTPLAN; when pydicom is missing.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise InputError(folder, "is not a folder; a folder of DICOM files was expected", "Check the path")
+    load_pydicom()  # that it is missing is no fault of the files
     paths = sorted(Path(parent) / name for parent, _, found in os.walk(folder, followlinks=True) for name in found)
     names = PathNames(folder, hide=not keep_identifiers)
     headers: list[_Header] = []
