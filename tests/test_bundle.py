@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.utils import BundleProperty, BundlePropertyConfig
+from pydicom import dcmread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from monai_vmat.case import V2_SPACING_MM, write_case
+from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, write_case
+from monai_vmat.dicom.dose import read_dose as read_dicom_dose
+from monai_vmat.dicom.study import find_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "bundles/dose/configs"
@@ -201,6 +205,31 @@ def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, pr
     plan, strict = (np.load(tmp_path / n / "new_pred.npz", allow_pickle=False)["dose"] for n in ("plan", "strict"))
     assert plan.shape == (24, 20, 16) and plan.max() > 0 and (plan != strict).any()
     assert (tmp_path / "plan" / "new_pred.nii.gz").exists()
+
+
+def test_dicom_in_and_rtdose_out(trained, tmp_path, prostate, make_case, write_dicom_set):
+    """The written RTDOSE, read back, has the DVH of the prediction; it alone says whose it is."""
+    _, out = trained
+    export = write_dicom_set(make_case(prostate, with_dose=False), tmp_path / "export", prostate, orientation="FFS")
+    weights = next((out / "run" / "checkpoints").glob("best*"))
+    options = {"input": export, "weights": weights, "base_channels": 8, "window": -1, "output_dir": tmp_path / "plan"}
+    shown = succeed("inference", ("inference.json",), **options)
+    (written,) = (tmp_path / "plan").glob("*_pred.dcm")
+    assert "names the patient" in shown and "SECRET" not in shown
+    name = written.name.removesuffix("_pred.dcm")
+    case = read_case(tmp_path / "plan" / "cases" / f"{name}.npz", prostate)
+    predicted, affine = read_dose(tmp_path / "plan" / f"{name}_pred.npz")
+    (study,) = find_studies(export)
+    dose, grid = read_dicom_dose(replace(study, doses=(written,)))
+    np.testing.assert_allclose(grid.affine, affine, atol=1e-4)
+    np.testing.assert_allclose(dose, predicted, atol=0.006)
+    for mask in case.structures.values():
+        for percent in (5, 50, 98):
+            assert np.percentile(dose[mask], percent) == pytest.approx(np.percentile(predicted[mask], percent), abs=0.1)
+    assert dcmread(written).PatientID == dcmread(study.ct[0]).PatientID
+    succeed("inference", ("inference.json",), dose_spacing_mm="[4.0,4.0,4.0]", **options)
+    coarse, coarse_grid = read_dicom_dose(replace(study, doses=(written,)))
+    assert coarse_grid.spacing_mm == (4.0, 4.0, 4.0) and coarse.max() == pytest.approx(dose.max(), rel=0.2)
 
 
 def test_killed_and_resumed_equals_undisturbed(cohorts, tmp_path):
