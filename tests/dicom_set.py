@@ -216,7 +216,6 @@ class _Writer:
         d.DoseUnits, d.DoseType, d.DoseSummationType = "GY", "PHYSICAL", "PLAN" if beam is None else "BEAM"
         d.DoseGridScaling = f"{max(dose.max(), 1e-3) / (2**bits - 2):.10e}"
         self.add_pixels(d, np.rint(frames / float(d.DoseGridScaling)), bits)
-        d.ReferencedStructureSetSequence = [self.reference("RTSTRUCT")]
         planned = self.reference("RTPLAN")
         if beam is not None:
             beams = [_item(ReferencedBeamNumber=beam)]

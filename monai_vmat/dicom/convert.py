@@ -26,6 +26,7 @@ from monai_vmat.protocol import Protocol
 
 _BODY_MARGIN_MM = 10.0
 _BODY_STRIDE = 4  # the body's extent is wanted to a centimetre; of every voxel it would take seconds
+_MAX_VOXELS = 2**28  # 1 GiB a float32 volume; a structure needs that much as well while it is drawn
 _PLAUSIBLE = (0.8, 1.25)
 
 
@@ -178,7 +179,7 @@ def _require_inside(contours: Sequence[np.ndarray], grid: Grid, where: str) -> N
     for axis, name in enumerate("XYZ"):
         low, high = grid.edges_mm(axis)
         found = points[:, axis].min(), points[:, axis].max()
-        slack = grid.spacing_mm[axis]
+        slack = grid.spacing_mm[axis] / 4  # a contour on a slice that is missing at an end lies half a slice beyond
         if found[0] < low - slack or found[1] > high + slack:
             problem = (
                 f"contours from {found[0]:.1f} to {found[1]:.1f} mm along {name}, the CT reaches from {low:.1f} to {high:.1f}"
@@ -209,6 +210,9 @@ def _case_grid(ct_hu: np.ndarray, ct_grid: Grid, contours: Mapping[str, Sequence
         count = max(1, math.floor(extent / spacing[axis] + 1e-6))
         shape.append(count)
         origin.append(edges[0] + first * step + (extent - (count - 1) * spacing[axis]) / 2)
+    if math.prod(shape) > _MAX_VOXELS:
+        problem = f"{spacing} would make a case of {' x '.join(map(str, shape))} voxels"
+        raise InputError("--spacing-mm", problem, "Choose larger voxels or a smaller --margin-mm")
     return Grid((origin[0], origin[1], origin[2]), spacing, (shape[0], shape[1], shape[2]))
 
 

@@ -134,8 +134,10 @@ def read_pixels(dataset: Any, where: str) -> np.ndarray:
     shape = frame_shape(dataset, where)
     if "PixelData" not in dataset:
         raise InputError(where, "PixelData is missing", EXPORT_AGAIN)
-    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    if syntax is not None and syntax.is_compressed:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_transfer_syntax:
+        raise InputError(where, "TransferSyntaxUID is missing or unknown: how PixelData is coded cannot be told", EXPORT_AGAIN)
+    if syntax.is_compressed:
         mend = "Export it uncompressed, or pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         failure = f"PixelData: compressed as {syntax.name}, which cannot be decoded here"
     else:

@@ -32,6 +32,11 @@ def compress(dataset):
     dataset.PixelData = encapsulate([b"\xff\xd8 never looked at \xff\xd9"])
 
 
+def recode(path):
+    """A byte of the file's transfer syntax, explicit VR little endian, is damaged."""
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10708.1.2.1\0", 1))
+
+
 def smaller(dataset):
     dataset.Rows //= 2
     dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
@@ -135,6 +140,7 @@ BAD = {
         lambda f, edit: edit(f / "ct_005.dcm", compress),
         "ct_005.dcm: PixelData: compressed as JPEG-LS",
     ),
+    "unknown coding": (lambda f, edit: recode(f / "ct_005.dcm"), "ct_005.dcm: TransferSyntaxUID is missing or unknown"),
     # CT
     "no slope": (lambda f, edit: edit(f / "ct_005.dcm", RescaleSlope=None), "ct_005.dcm: RescaleSlope is missing"),
     "zero slope": (lambda f, edit: edit(f / "ct_005.dcm", RescaleSlope=0), "ct_005.dcm: RescaleSlope: a number above 0"),
@@ -170,6 +176,10 @@ BAD = {
         r"ct_005.dcm: PixelSpacing: \[2.0, 2.0\], but",
     ),
     "missing slice": (lambda f, edit: (f / "ct_005.dcm").unlink(), "missing slice: 1 of 3.00 mm between 880.00 and 886.00 mm"),
+    "missing last slices": (
+        lambda f, edit: [(f / f"ct_{k:03d}.dcm").unlink() for k in range(13, 17)],
+        r"rs.dcm: '\w+': contours from .* along Z, the CT reaches from 869.5 to 905.5",
+    ),
     "doubled slice": (lambda f, edit: edit(f / "ct_005.dcm", move(-3)), "doubled slice: two are at 880.00 mm"),
     "uneven slices": (lambda f, edit: edit(f / "ct_005.dcm", move(1.3)), "slices are not evenly spaced"),
     "one slice": (lambda f, edit: [(f / f"ct_{k:03d}.dcm").unlink() for k in range(2, 17)], "CT: one slice only"),
@@ -325,7 +335,7 @@ def test_deflated_files_are_not_inflated(export, convert_all):
 
 def test_dose_of_another_study(export, edit, convert_all):
     (export / "rp.dcm").unlink()
-    edit(export / "rd.dcm", FrameOfReferenceUID="1.2.3.4.5", ReferencedStructureSetSequence=None)
+    edit(export / "rd.dcm", FrameOfReferenceUID="1.2.3.4.5")
     without, stray = convert_all(export)
     assert "no RTDOSE belongs to it" in str(without)
     assert "rd.dcm: RTDOSE whose frame of reference is that of no structure set here" in str(stray)

@@ -208,6 +208,11 @@ def test_the_outline_becomes_the_body(export, edit, convert_all):
     assert "Body" in case.structures and "Bowel" not in case.structures
 
 
+def test_a_case_must_fit_the_memory(pelvis_files, convert_all):
+    (error,) = convert_all(pelvis_files, spacing_mm=(0.05, 0.05, 0.05))
+    assert isinstance(error, InputError) and "--spacing-mm: (0.05, 0.05, 0.05) would make a case of" in str(error)
+
+
 def test_identifiers_only_on_request(pelvis_files, convert_all):
     (case,) = convert_all(pelvis_files)
     assert "SECRET" not in repr(case) and "19470813" not in repr(case) and "1.2.826" not in repr(case)

@@ -75,7 +75,7 @@ def test_each_plan_of_a_patient_is_a_study(export, edit):
 
 
 def test_without_references_the_frame_of_reference_decides(export, edit):
-    edit(export / "rd.dcm", ReferencedRTPlanSequence=None, ReferencedStructureSetSequence=None)
+    edit(export / "rd.dcm", ReferencedRTPlanSequence=None)
     edit(export / "rp.dcm", ReferencedStructureSetSequence=None)
     edit(export / "rs.dcm", lambda d: delattr(d.ReferencedFrameOfReferenceSequence[0], "RTReferencedStudySequence"))
     (study,) = find_studies(export)
@@ -87,13 +87,16 @@ def test_two_structure_sets_are_told_apart_by_the_plan_or_not_at_all(export, edi
     edit(export / "old.dcm", SOPInstanceUID="1.2.3.4.5.6")
     studies = find_studies(export)
     assert sorted((s.structures.name, len(s.doses)) for s in studies) == [("old.dcm", 0), ("rs.dcm", 1)]
-    edit(export / "rd.dcm", ReferencedStructureSetSequence=None)
+    plan = pydicom.dcmread(export / "rp.dcm")
     (export / "rp.dcm").unlink()
     problems = [str(s.problem) for s in find_studies(export) if s.problem]
     assert problems == [
         "rd.dcm: RTDOSE that names none of the 2 structure sets of its frame of reference. "
         "Put the files of its study into the folder or leave it out"
     ]
+    edit(export / "rd.dcm", ReferencedStructureSetSequence=plan.ReferencedStructureSetSequence)
+    studies = find_studies(export)
+    assert sorted((s.structures.name, len(s.doses)) for s in studies) == [("old.dcm", 0), ("rs.dcm", 1)]
 
 
 def test_other_images_of_the_patient_do_not_matter(export, edit):
