@@ -135,7 +135,7 @@ def read_pixels(dataset: Any, where: str) -> np.ndarray:
     if "PixelData" not in dataset:
         raise InputError(where, "PixelData is missing", EXPORT_AGAIN)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_transfer_syntax:
+    if not getattr(syntax, "is_transfer_syntax", False):  # damaged, it may be anything
         raise InputError(where, "TransferSyntaxUID is missing or unknown: how PixelData is coded cannot be told", EXPORT_AGAIN)
     if syntax.is_compressed:
         mend = "Export it uncompressed, or pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
+from monai_vmat.case import Case
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.errors import InputError
 
@@ -32,9 +34,9 @@ def compress(dataset):
     dataset.PixelData = encapsulate([b"\xff\xd8 never looked at \xff\xd9"])
 
 
-def recode(path):
-    """A byte of the file's transfer syntax, explicit VR little endian, is damaged."""
-    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10708.1.2.1\0", 1))
+def recode(path, syntax):
+    """Damage the file's transfer syntax, explicit VR little endian."""
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", syntax, 1))
 
 
 def smaller(dataset):
@@ -140,7 +142,14 @@ BAD = {
         lambda f, edit: edit(f / "ct_005.dcm", compress),
         "ct_005.dcm: PixelData: compressed as JPEG-LS",
     ),
-    "unknown coding": (lambda f, edit: recode(f / "ct_005.dcm"), "ct_005.dcm: TransferSyntaxUID is missing or unknown"),
+    "unknown coding": (
+        lambda f, edit: recode(f / "ct_005.dcm", b"1.2.840.10708.1.2.1\0"),
+        "ct_005.dcm: TransferSyntaxUID is missing or unknown",
+    ),
+    "two codings": (
+        lambda f, edit: recode(f / "ct_005.dcm", b"1.2.840.10008\\1.2.1\0"),
+        "ct_005.dcm: TransferSyntaxUID is missing or unknown",
+    ),
     # CT
     "no slope": (lambda f, edit: edit(f / "ct_005.dcm", RescaleSlope=None), "ct_005.dcm: RescaleSlope is missing"),
     "zero slope": (lambda f, edit: edit(f / "ct_005.dcm", RescaleSlope=0), "ct_005.dcm: RescaleSlope: a number above 0"),
@@ -339,3 +348,15 @@ def test_dose_of_another_study(export, edit, convert_all):
     without, stray = convert_all(export)
     assert "no RTDOSE belongs to it" in str(without)
     assert "rd.dcm: RTDOSE whose frame of reference is that of no structure set here" in str(stray)
+
+
+@pytest.mark.parametrize("name", ("rs.dcm", "rd.dcm", "rp.dcm", "ct_005.dcm"))
+def test_damaged_bytes_end_in_a_message_or_do_not_matter(export, convert_all, name):
+    rng = random.Random(name)
+    whole = (export / name).read_bytes()
+    for _ in range(8):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 3, 10))):
+            damaged[rng.randrange(132, min(len(whole), 3000))] = rng.choice((0, 255, ord("9"), ord("\\"), rng.randrange(256)))
+        (export / name).write_bytes(damaged)
+        assert all(isinstance(result, (Case, InputError)) for result in convert_all(export))

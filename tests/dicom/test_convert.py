@@ -80,7 +80,12 @@ def test_a_dose_grid_of_its_own_is_read_where_it_lies(round_trip, pelvis, orient
     inner = tuple(slice(f, n - 3) for f, n in zip(first, shape, strict=True))
     error = np.abs(back.dose_gy - case.dose_gy)[inner]
     assert error.max() < (0.4 if spacing else 0.1) and error.mean() < 0.05
-    assert back.dose_gy[0].max() == 0 or offset[0] <= step[0] / 2  # not calculated there
+
+
+def test_where_no_dose_was_calculated_there_is_none(round_trip, pelvis):
+    back = round_trip(case=smooth(pelvis), dose_offset_mm=(10.0, 7.0, 0.0))
+    assert back.dose_gy[:3].max() == back.dose_gy[:, :2].max() == 0  # up to half a dose voxel before its first centre
+    assert back.dose_gy[3:-1, 2:-1].min() > 2.9  # which ends within the last voxel
 
 
 def test_a_hole_stays_a_hole(round_trip, pelvis):
