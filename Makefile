@@ -46,8 +46,9 @@ $(VENV)/ready: setup.cfg constraints.txt
 demo: $(VENV)/ready
 	$(BUNDLE) training --config_file "[$(DEMO_CONFIGS)]" --experiment demo --resume true
 	$(BUNDLE) evaluating --config_file "[$(DEMO_CONFIGS),'$(CONFIGS)/evaluate.json']" --experiment demo
+	$(REPORTS) evaluation predictions/demo_test
 	@echo
-	@echo "report:       predictions/demo_test/evaluation_results.json, runs/demo/metrics.csv"
+	@echo "report:       predictions/demo_test/report.html, beside it evaluation_results.json and figures/; runs/demo/metrics.csv"
 	@echo "TensorBoard:  make tensorboard (runs/demo)"
 	@echo "Research software, not a medical device: predicted doses are not for clinical use."
 

@@ -267,7 +267,7 @@ def box_plots(comparisons: Sequence[Comparison]) -> Figure:
             tick_labels=[c.experiment for c in shown][::-1],
             medianprops={"color": "#D55E00"},
         )
-    axes.set_xlabel("MAE inside the body (Gy), a point for each test case")
+    axes.set_xlabel("MAE inside the body [Gy], a point for each test case")
     axes.grid(axis="x", alpha=0.3)
     return figure
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from monai_vmat.metrics.dvh_curve import cumulative_dvh
 from monai_vmat.reports import evaluation_tables as tables
 from monai_vmat.reports.evaluation import CaseVolumes, Evaluation
+from monai_vmat.reports.planes import GAMMA_COLORS
 from monai_vmat.reports.volume_pack import CT_STEP_HU, CT_WINDOW_HU, GAMMA_STEPS, SHOWN_FROM, pack_case
 
 WARNING = "Research software, not a medical device: not for clinical use."
@@ -28,8 +28,7 @@ DVH_STEP_GY = 0.5
 _COLOURS = {
     "dose": colormaps["viridis"],
     "difference": colormaps["RdBu_r"],
-    # Blues pass and reds fail, with a step in hue and in lightness at 1, as in three_planes.
-    "gamma": LinearSegmentedColormap.from_list("", [(0, "#CDE7FA"), (0.5, "#2B6CB0"), (0.5, "#FFD25A"), (1, "#B2001E")]),
+    "gamma": GAMMA_COLORS,
 }
 _LAYERS = {
     "ct": "CT",

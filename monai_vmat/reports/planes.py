@@ -29,7 +29,7 @@ _LEAST_DIFFERENCE_GY = 1.0  # least end of the difference scale, so that roundin
 OTHER_COLOR = "#FFFFFF"  # of structures that the protocol does not know
 _GAMMA_END = 2.0
 # Blues pass and reds fail, with a step in hue and in lightness at 1, for eyes that tell no red from green as well.
-_GAMMA_COLORS = LinearSegmentedColormap.from_list(
+GAMMA_COLORS = LinearSegmentedColormap.from_list(
     "gamma", [(0.0, "#CDE7FA"), (0.5, "#2B6CB0"), (0.5, "#FFD25A"), (1.0, "#B2001E")]
 )
 _PANEL_IN, _GAP_IN, _TOP_IN, _BAR_IN, _KEY_ROW_IN, _KEY_COLUMN_IN = 3.1, 0.12, 0.55, 0.1, 0.18, 1.5
@@ -130,7 +130,7 @@ def three_planes(
     scene = _Scene(ct_hu, drawn, {name: known.get(name, OTHER_COLOR) for name in drawn}, center, spacing, box)
     panels = _panels(doses)
     for label, overlay in gammas.items():
-        panels.append(_Panel(label, overlay, _GAMMA_COLORS, Normalize(0.0, _GAMMA_END), gamma_label, extend="max"))
+        panels.append(_Panel(label, overlay, GAMMA_COLORS, Normalize(0.0, _GAMMA_END), gamma_label, extend="max"))
     figure, axes, bars = _frame(scene, len(panels), title)
     for column, panel in enumerate(panels):
         axes[0, column].set_title(panel.label, fontsize=9)
@@ -156,7 +156,7 @@ def _panels(doses: Mapping[str, np.ndarray]) -> list[_Panel]:
     low = _WASH_FROM * top
     panels = [_Panel("CT", None, "gray", Normalize(*_CT_WINDOW_HU), "CT number [HU]", extend="both")]
     for label, dose in doses.items():
-        panels.append(_Panel(label, dose, "turbo", Normalize(0.0, top), "Dose [Gy]", hidden_below=low))
+        panels.append(_Panel(label, dose, "viridis", Normalize(0.0, top), "Dose [Gy]", hidden_below=low))
     if len(doses) == 2:
         (first, a), (second, b) = doses.items()
         difference = np.subtract(b, a, dtype=np.float32)
