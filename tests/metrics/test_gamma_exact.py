@@ -114,3 +114,21 @@ def test_drop_is_the_least_value():
         slope, curvature, low, high = random.normal(), random.normal(), -random.uniform(), random.uniform()
         d = np.linspace(low, high, 2001)
         assert _drop(slope, curvature, low, high) == pytest.approx((slope * d + curvature * d**2).min(), abs=1e-5)
+
+
+def test_no_cell_within_reach_is_left_out():
+    """Voxels of a grid of another spacing lie anywhere in their cells: the bounds hold for each of them and every point."""
+    rng = np.random.default_rng(0)
+    widths, reach = np.array([1.3, 0.7, 1.0]), 2.0
+    fractions = (np.array([0.1, 0.55]), np.array([0.0, 0.3, 0.9]), np.array([0.4]))
+    offsets, bounds = gamma_exact.cell_offsets(widths, fractions, reach)
+    bound = {tuple(offset): value for offset, value in zip(offsets.tolist(), bounds, strict=True)}
+    assert (np.diff(bounds) >= 0).all()
+    reached = 0
+    for cell in rng.integers(-4, 5, (20_000, 3)):
+        voxel = [rng.choice(of_axis) for of_axis in fractions]
+        squared = float(np.sum(((cell + rng.random(3) - voxel) * widths) ** 2))
+        if squared < reach**2:
+            reached += 1
+            assert bound[tuple(cell.tolist())] <= squared + 1e-12
+    assert reached > 1000
