@@ -47,9 +47,9 @@ def case_metrics(
         a JSON-ready dict:
 
         * ``prescription_gy`` of the targets;
-        * ``dose_metrics``: ``mae_gy`` and ``rmse_gy`` of the whole volume, ``mae_body_gy``, ``rmse_body_gy`` and
-          ``mean_error_body_gy`` (predicted - reference), ``mae_above_<x>_percent_gy`` where the reference has that part of the
-          primary prescription, ``mae_<structure>_gy``;
+        * ``dose_metrics``: ``mae_gy`` and ``rmse_gy`` of the whole volume, ``mae_<region>_gy`` and ``rmse_<region>_gy`` of
+          regions: ``body``, each structure, and ``above_<x>_percent``, where the reference has that part of the primary
+          prescription; ``mean_error_body_gy`` (predicted - reference);
         * ``gamma``: see :func:`gamma_metrics`;
         * ``dvh``: per structure and metric ``predicted``, ``reference``, ``gap`` = predicted - reference, Gy;
         * ``plan_quality``: per target ``conformity`` (Paddick's index of the 95 % isodose) and ``homogeneity``, likewise; the
@@ -101,19 +101,16 @@ def dose_metrics(
 ) -> dict[str, float | None]:
     """Errors voxel by voxel, see :func:`case_metrics`; None where there is no voxel."""
     error = pred_gy.astype(np.float32) - dose_gy.astype(np.float32)
-    body = error[masks[BODY]] if BODY in masks else error[:0]
-    found = {
-        "mae_gy": _mean(np.abs(error)),
-        "rmse_gy": _mean(np.square(error)) ** 0.5,
-        "mae_body_gy": _mean(np.abs(body)),
-        "rmse_body_gy": _mean(np.square(body)) ** 0.5,
-        "mean_error_body_gy": _mean(body),
+    regions = {"": error, "_body": error[masks[BODY]] if BODY in masks else error[:0]}
+    regions |= {
+        f"_above_{percent}_percent": error[dose_gy >= percent / 100.0 * prescription_gy] for percent in HIGH_DOSE_PERCENT
     }
-    for percent in HIGH_DOSE_PERCENT:
-        found[f"mae_above_{percent}_percent_gy"] = _mean(np.abs(error[dose_gy >= percent / 100.0 * prescription_gy]))
-    for name in protocol.structure_names:
-        if name in masks:
-            found[f"mae_{name}_gy"] = _mean(np.abs(error[masks[name]]))
+    regions |= {f"_{name}": error[masks[name]] for name in protocol.structure_names if name in masks}
+    found = {}
+    for region, values in regions.items():
+        found[f"mae{region}_gy"] = _mean(np.abs(values))
+        found[f"rmse{region}_gy"] = _mean(np.square(values)) ** 0.5
+    found["mean_error_body_gy"] = _mean(regions["_body"])
     return {name: None if np.isnan(value) else value for name, value in found.items()}
 
 

@@ -47,8 +47,9 @@ def summary_table(aggregate: Mapping[str, float | None]) -> Table:
 
 def case_table(cases: Sequence[Result], protocol: Protocol) -> Table:
     """A row a case: errors that are not of one structure, gamma, D95 gaps of the targets, goals, OpenKBP's dose error."""
-    of_structures = {f"mae_{name}_gy" for name in protocol.structure_names}
-    errors = [n for n in _keys(cases, "dose_metrics") if n not in of_structures and n != "mae_body_gy"]
+    elsewhere = {f"{error}_{name}_gy" for error in _ERRORS for name in protocol.structure_names} | {"mae_body_gy"}
+    names = [n for n in _keys(cases, "dose_metrics") if n not in elsewhere]
+    errors = [n for n in names if not n.startswith("rmse_above")]  # the table is wide enough
     criteria = _keys([c.get("gamma", {}) for c in cases], "other_criteria")
     targets = [t.name for t in protocol.targets if any(t.name in c.get("dvh", {}) for c in cases)]
     columns: list[tuple[str, list[object]]] = [

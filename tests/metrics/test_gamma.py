@@ -273,3 +273,18 @@ def test_what_makes_no_sense_is_refused(case):
 def test_unknown_options_are_refused():
     with pytest.raises(TypeError, match="cutoff"):
         gamma_map(DOSE, DOSE, SPACING, cutoff=10)
+
+
+@pytest.mark.parametrize("mode", OWN_MODES)
+def test_a_voxel_at_the_cutoff_counts(mode):
+    reference = np.full((4, 4, 4), 9.99)
+    reference[1, 1, 1], reference[2, 2, 2] = 100.0, 10.0
+    (found,) = gamma_analysis(reference, reference, (3, 3, 3), mode=mode)
+    assert np.argwhere(found.evaluated).tolist() == [[1, 1, 1], [2, 2, 2]]
+
+
+def test_rounding_makes_no_pass_a_fail():
+    """gamma = 1 - 1e-9 is a pass; in float32 it would be 1."""
+    reference = np.full((4, 4, 4), 50.0)
+    (found,) = gamma_analysis(reference, reference + 1.5 * (1 - 1e-9), (3, 3, 3), mode="sampled")
+    assert found.pass_rate_percent == 100.0 and 0.999999 < found.gamma.max() < 1
