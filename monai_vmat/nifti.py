@@ -13,7 +13,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from monai_vmat.case import Case
 from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.names import match_names
-from monai_vmat.dicom.resample import resample_dose
+from monai_vmat.dicom.resample import beyond, resample_dose
 from monai_vmat.dicom.structure_set import Roi
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
@@ -103,10 +103,8 @@ def _dose_on(grid: Grid, path: Path) -> np.ndarray:
     if own.shape == grid.shape and np.allclose(own.affine, grid.affine, atol=1e-3):
         return dose
     resampled = resample_dose(dose, own, grid)
-    for axis in range(3):
-        low, high = own.edges_mm(axis)
-        centres = grid.centres_mm(axis)
-        np.moveaxis(resampled, axis, 0)[(centres < low) | (centres > high)] = 0.0
+    for axis, outside in enumerate(beyond(own, grid)):
+        np.moveaxis(resampled, axis, 0)[outside] = 0.0
     return resampled
 
 

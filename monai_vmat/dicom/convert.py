@@ -17,7 +17,7 @@ from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.identity import Identity, identifiers
 from monai_vmat.dicom.names import NameMatch, match_names, required_structures
 from monai_vmat.dicom.plan import Plan, read_plan
-from monai_vmat.dicom.resample import resample_dose, resample_image
+from monai_vmat.dicom.resample import beyond, resample_dose, resample_image
 from monai_vmat.dicom.structure_set import closed_contours, read_structure_set
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
@@ -245,13 +245,11 @@ def _dose_on(
     native, dose_grid = read_dose(study, plan.beams)
     where = study.names(study.doses[0])
     dose = resample_dose(native, dose_grid, grid)
-    for axis in range(3):
+    for axis, outside in enumerate(beyond(dose_grid, grid)):
+        np.moveaxis(dose, axis, 0)[outside] = 0.0
         low, high = dose_grid.edges_mm(axis)
-        centres = grid.centres_mm(axis)
-        beyond = (centres < low) | (centres > high)
-        np.moveaxis(dose, axis, 0)[beyond] = 0.0
         for name in prescription_gy:
-            if np.moveaxis(structures[name], axis, 0)[beyond].any():
+            if np.moveaxis(structures[name], axis, 0)[outside].any():
                 problem = (
                     f"the dose grid leaves out part of {name}: it reaches from {low:.1f} to {high:.1f} mm along {'XYZ'[axis]}"
                 )

@@ -56,8 +56,8 @@ class CaseMetrics(Metric):
     def update(self, output: tuple[list[dict], list[dict]]) -> None:
         for item, out in zip(*output, strict=True):
             self._results.append(self._thread.submit(self._measure, item, out))
-            for earlier in self._results[:-_WAITING_CASES]:
-                earlier.result()
+            if len(self._results) > _WAITING_CASES:
+                self._results[-1 - _WAITING_CASES].result()  # and with it those before: there is one thread
 
     def _measure(self, item: dict[str, Any], out: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
@@ -74,7 +74,6 @@ class CaseMetrics(Metric):
             raise NotComputableError("no case was evaluated, or the metric is not attached to an evaluator")
         summary = aggregate(results, self.protocol)
         self._engine.state.case_results = results
-        self._engine.state.case_summary = summary
         self._engine.state.case_seconds = self._seconds
         means = {k.removesuffix("_mean"): v for k, v in summary.items() if v is not None and not k.endswith("_std")}
         self._engine.state.metrics |= {f"val/{name}": value for name, value in means.items()}

@@ -21,7 +21,7 @@ CONVENTIONS = {
     "dose": "Gy, on the case's own grid, full resolution, negative predictions set to zero",
     "mae_gy": "mean |predicted - reference| over the whole volume; mae_body_gy inside the body; mae_<structure>_gy in that; "
     "mae_above_<x>_percent_gy where the reference has at least x % of the plan's primary prescription",
-    "rmse_gy": "root of the mean squared error over the whole volume; rmse_body_gy inside the body",
+    "rmse_gy": "root of the mean squared error over the whole volume; of the same regions by the same names",
     "mean_error_body_gy": "mean of predicted - reference inside the body",
     "D95": "numpy linear percentile 5 of the structure's voxels; D0.03cc the least dose in its hottest 0.03 cc, in whole "
     "voxels; Dmax its hottest voxel; gap = predicted - reference",

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from monai_vmat.metrics.dvh_curve import cumulative_dvh
 from monai_vmat.reports import evaluation_tables as tables
 from monai_vmat.reports.evaluation import CaseVolumes, Evaluation
-from monai_vmat.reports.planes import GAMMA_COLORS
-from monai_vmat.reports.volume_pack import CT_STEP_HU, CT_WINDOW_HU, GAMMA_STEPS, SHOWN_FROM, pack_case
+from monai_vmat.reports.planes import CT_WINDOW_HU, GAMMA_COLORS, SHOWN_FROM
+from monai_vmat.reports.volume_pack import CT_STEP_HU, GAMMA_STEPS, pack_case
 
 WARNING = "Research software, not a medical device: not for clinical use."
 DVH_STEP_GY = 0.5
@@ -250,6 +250,7 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
         "experiment": facts["experiment"],
         "split": facts["split"],
         "checkpoint": facts.get("checkpoint"),
+        "predictions": facts.get("predictions"),
         "commit of the evaluation": facts.get("git_commit"),
         **{f"seconds of {task}": seconds for task, seconds in facts.get("seconds", {}).items()},
         **facts.get("versions", {}),

@@ -20,12 +20,12 @@ from monai_vmat.protocol import Protocol
 
 NOTE = "Research only, not for clinical use"
 
-_CT_WINDOW_HU = (-200.0, 300.0)
+CT_WINDOW_HU = (-200.0, 300.0)
 _OUTSIDE_HU = -400.0
 _MARGIN_MM = 15.0
-_WASH_FROM = 0.05  # of the greatest dose: below it the CT shows through alone
+SHOWN_FROM = 0.05  # of the greatest dose: below it the CT shows through alone
 _WASH_ALPHA = 0.6
-_LEAST_DIFFERENCE_GY = 1.0  # least end of the difference scale, so that rounding does not look like a finding
+LEAST_DIFFERENCE_GY = 1.0  # least end of the difference scale, so that rounding does not look like a finding
 OTHER_COLOR = "#FFFFFF"  # of structures that the protocol does not know
 _GAMMA_END = 2.0
 # Blues pass and reds fail, with a step in hue and in lightness at 1, for eyes that tell no red from green as well.
@@ -151,17 +151,22 @@ def default_center(shape: tuple[int, ...], masks: Mapping[str, np.ndarray], prot
     return tuple(round(float(indices.mean())) for indices in np.nonzero(primary))
 
 
+def difference_limit(irradiated_gy: np.ndarray) -> float:
+    """The end of the scale for differences of two doses where there is dose: few voxels must not hide all others."""
+    return max(LEAST_DIFFERENCE_GY, float(np.percentile(np.abs(irradiated_gy), 99.0)) if irradiated_gy.size else 0.0)
+
+
 def _panels(doses: Mapping[str, np.ndarray]) -> list[_Panel]:
     top = max((float(dose.max()) for dose in doses.values()), default=0.0) or 1.0
-    low = _WASH_FROM * top
-    panels = [_Panel("CT", None, "gray", Normalize(*_CT_WINDOW_HU), "CT number [HU]", extend="both")]
+    low = SHOWN_FROM * top
+    panels = [_Panel("CT", None, "gray", Normalize(*CT_WINDOW_HU), "CT number [HU]", extend="both")]
     for label, dose in doses.items():
         panels.append(_Panel(label, dose, "viridis", Normalize(0.0, top), "Dose [Gy]", hidden_below=low))
     if len(doses) == 2:
         (first, a), (second, b) = doses.items()
         difference = np.subtract(b, a, dtype=np.float32)
-        irradiated = np.abs(difference[(a > low) | (b > low)])
-        limit = max(_LEAST_DIFFERENCE_GY, float(np.percentile(irradiated, 99.0)) if irradiated.size else 0.0)
+        irradiated = difference[(a > low) | (b > low)]
+        limit = difference_limit(irradiated)
         scale = Normalize(-limit, limit)
         label = f"{second} \N{MINUS SIGN} {first}"
         panels.append(_Panel(label, difference, "RdBu_r", scale, "Difference [Gy]", hidden_below=0.05 * limit, extend="both"))
@@ -173,7 +178,7 @@ def _field_of_view_mm(
 ) -> np.ndarray:
     """The box, (axis, [from, to]), around all that is denser than air, drawn or irradiated, with a margin."""
     volumes = [ct_hu > _OUTSIDE_HU, *masks.values()]
-    volumes += [dose > _WASH_FROM * max(float(dose.max()), 0.0) for dose in doses.values()]
+    volumes += [dose > SHOWN_FROM * max(float(dose.max()), 0.0) for dose in doses.values()]
     box = []
     for axis, (size, count) in enumerate(zip(spacing, ct_hu.shape, strict=True)):
         others = tuple(a for a in range(3) if a != axis)
@@ -223,7 +228,7 @@ def _draw(ax: Axes, scene: _Scene, panel: _Panel, plane: _Plane) -> None:
     for axis in (plane.across, plane.along):
         ends += [-0.5 * scene.spacing_mm[axis], (scene.ct_hu.shape[axis] - 0.5) * scene.spacing_mm[axis]]
     look: dict[str, Any] = {"origin": "lower", "extent": ends, "aspect": "equal", "interpolation": "nearest"}
-    ax.imshow(plane.cut(scene.ct_hu, index), cmap="gray", norm=Normalize(*_CT_WINDOW_HU), **look)
+    ax.imshow(plane.cut(scene.ct_hu, index), cmap="gray", norm=Normalize(*CT_WINDOW_HU), **look)
     if panel.overlay is not None:
         overlay = plane.cut(panel.overlay, index)
         overlay = np.ma.masked_where(np.abs(overlay) < panel.hidden_below, overlay)

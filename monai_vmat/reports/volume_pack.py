@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from monai_vmat.reports.evaluation import CaseVolumes
+from monai_vmat.reports.planes import CT_WINDOW_HU, LEAST_DIFFERENCE_GY, SHOWN_FROM, difference_limit
 
-CT_WINDOW_HU = (-200.0, 300.0)
 CT_STEP_HU = 4.0
 GAMMA_STEPS = 20  # to a gamma of 1
-LEAST_DIFFERENCE_GY = 1.0  # least end of the difference scale, so that rounding does not look like a finding
-SHOWN_FROM = 0.05  # of the greatest dose: the region that is kept
 _MARGIN_VOXELS = 3
 
 
@@ -65,7 +63,7 @@ def pack_case(volumes: CaseVolumes, primary: str) -> dict[str, Any]:
         "start": [round(float(indices.mean())) for indices in np.nonzero(middle)],
         "structures": list(masks),
         "dose_top": float(max(reference.max(), predicted.max())),
-        "difference_limit": max(float(np.percentile(np.abs(difference[irradiated]), 99.0)), LEAST_DIFFERENCE_GY),
+        "difference_limit": difference_limit(difference[irradiated]),
         "volumes": {
             "ct": _quantised(np.clip(volumes.ct_hu[box], *CT_WINDOW_HU), CT_WINDOW_HU[0], CT_STEP_HU),
             "reference": _quantised(reference[box], 0.0, float(reference.max()) / 255),

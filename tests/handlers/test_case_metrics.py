@@ -13,7 +13,7 @@ import torch.distributed
 from ignite.engine import Events
 
 from monai_vmat.handlers.case_metrics import CaseMetrics
-from monai_vmat.metrics.case_metrics import case_metrics
+from monai_vmat.metrics.case_metrics import aggregate, case_metrics
 from monai_vmat.metrics.dvh_metric import DVHMetric
 from monai_vmat.metrics.gamma3d import Gamma3D
 from monai_vmat.protocol import load_protocol
@@ -80,7 +80,7 @@ def run_share(rank: int, folder: str) -> None:
     metric.compute()
     found = {
         "cases": [result["case_id"] for result in engine.state.case_results],
-        "summary": engine.state.case_summary,
+        "summary": aggregate(engine.state.case_results, protocol),
         "gamma": gamma.aggregate().item(),
         "D95": dvh.aggregate().item(),
     }
@@ -113,7 +113,7 @@ def test_two_processes_find_what_one_finds(tmp_path, head_and_neck, make_case, e
     metric.update(tuple(zip(*batches, strict=True)))
     metric.compute()
     assert first["cases"] == ["c0", "c1", "c2", "c3", "c4"]
-    assert first["summary"] == metric._engine.state.case_summary
+    assert first["summary"] == aggregate(metric._engine.state.case_results, head_and_neck)
     gamma, dvh = Gamma3D(spacing_mm=(3, 3, 3), scale_gy=head_and_neck.rx_gy), DVHMetric(scale_gy=head_and_neck.rx_gy)
     for _, out in batches:
         dose, pred = out["label"]["dose"][None], out["pred"][None]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from monai_vmat.reports.evaluation import CaseVolumes
-from monai_vmat.reports.volume_pack import CT_WINDOW_HU, pack, pack_case
+from monai_vmat.reports.planes import CT_WINDOW_HU
+from monai_vmat.reports.volume_pack import pack, pack_case
 
 
 def unpack(packed: dict, shape: tuple[int, ...]) -> np.ndarray:
