@@ -91,7 +91,14 @@ def test_interrupted_run_leaves_whole_files_only(tmp_path, moment):
         (folder / f"pt_{number}").symlink_to(folder / "pt_1")
     out = tmp_path / "out"
     command = [sys.executable, SCRIPT, tmp_path, out, "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # whoever runs the tests in the background of a shell has SIGINT ignored, and so would the command
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     progress = process.stderr.read(4)  # the bar appears when the workers have been started
     deadline = time.monotonic() + 30
     while moment == "first case is there" and not list(out.glob("*.npz")) and time.monotonic() < deadline:
