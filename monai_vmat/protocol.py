@@ -18,7 +18,7 @@ from monai_vmat.files import read_json
 from monai_vmat.metrics.dvh import dvh_metric
 
 ROLES = ("target", "organ", "volume")
-INPUTS = ("ct", "signed_distances", "prescribed_dose", "dose_region")
+INPUTS = ("ct", "signed_distances", "prescribed_dose", "dose_region", "beam_doses")
 MAX_STRUCTURES = 22  # with body and dose region they share the bits of an int32 (see masks.py)
 
 
@@ -81,6 +81,7 @@ class Protocol:
     constraints: tuple[Constraint, ...]
     goals: tuple[Goal, ...]
     scores: tuple[str, ...]
+    gantry_angles_deg: tuple[float, ...] = ()
 
     @cached_property
     def structure_names(self) -> tuple[str, ...]:
@@ -111,7 +112,8 @@ class Protocol:
         """Names of the image channels in order."""
         names: list[str] = []
         for group in self.inputs:
-            names += {"ct": ["CT"], "signed_distances": list(self.structure_names)}.get(group, [group])
+            several = {"ct": ["CT"], "signed_distances": self.structure_names, "beam_doses": ["open_beams", "best_fluence"]}
+            names += several.get(group, [group])
         return tuple(names)
 
     @property
@@ -204,9 +206,10 @@ def _parse(raw: Any, where: str) -> Protocol:
             raise InputError(where, f"{field} ({error})", "Correct the field names") from error
 
     require(isinstance(raw, dict), "a JSON object was expected")
+    raw = {"gantry_angles_deg": [], **raw}
     expected = set(Protocol.__dataclass_fields__)
     require(set(raw) == expected, f"fields missing {sorted(expected - set(raw))}, unknown {sorted(set(raw) - expected)}")
-    for field in ("structures", "pairs", "inputs", "constraints", "goals", "scores"):
+    for field in ("structures", "pairs", "inputs", "constraints", "goals", "scores", "gantry_angles_deg"):
         require(isinstance(raw[field], list), f"{field} must be a list")
     structures = tuple(build(Structure, s, f"structures[{i}]") for i, s in enumerate(raw["structures"]))
     constraints = tuple(build(Constraint, c, f"constraints[{i}]") for i, c in enumerate(raw["constraints"]))
@@ -239,6 +242,11 @@ def _parse(raw: Any, where: str) -> Protocol:
     inputs = raw["inputs"]
     require(inputs[:1] == ["ct"] and all(i in INPUTS for i in inputs), f"inputs must start with ct and be among {INPUTS}")
     require(len(set(inputs)) == len(inputs), f"inputs must differ: {inputs}")
+    angles = raw["gantry_angles_deg"]
+    require(all(map(_is_number, angles)), f"gantry_angles_deg must be numbers, got {angles}")
+    require(
+        bool(angles) == ("beam_doses" in inputs), "gantry_angles_deg must be given with the input beam_doses, and only then"
+    )
     region = raw["dose_region"]
     require(_is_text(region) or (region is None and "dose_region" not in inputs), f"dose_region must be a name, got {region!r}")
     absent = raw["absent_signed_distance"]
@@ -270,5 +278,6 @@ def _parse(raw: Any, where: str) -> Protocol:
         "pairs": tuple(tuple(p) for p in raw["pairs"]),
         "inputs": tuple(raw["inputs"]),
         "scores": tuple(raw["scores"]),
+        "gantry_angles_deg": tuple(raw["gantry_angles_deg"]),
     }
     return Protocol(**fields)

@@ -61,7 +61,7 @@ def test_prostate_goals(prostate):
 def test_head_and_neck(head_and_neck):
     assert head_and_neck.channel_names == (
         "CT", "PTV70", "PTV63", "PTV56", "Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx",
-        "Mandible", "prescribed_dose", "dose_region",
+        "Mandible", "prescribed_dose", "dose_region", "open_beams", "best_fluence",
     )  # fmt: skip
     assert (head_and_neck.fractions, head_and_neck.rx_gy, head_and_neck.constraint_dim) == (35, 70.0, 10)
     assert {s.name: s.prescription_gy for s in head_and_neck.targets} == {"PTV70": 70.0, "PTV63": 63.0, "PTV56": 56.0}
@@ -175,6 +175,10 @@ MUTATIONS = [
     (["goals", 0, "unit"], "%", "goal PTV70 D95: metric 'D95' in '%' is unknown"),
     (["goals", 0, "weight"], 1, r"goals\[0\].*'weight'"),
     (["scores"], "openkbp", "scores must be a list"),
+    (["gantry_angles_deg"], 40, "gantry_angles_deg must be a list"),
+    (["gantry_angles_deg"], ["0"], "gantry_angles_deg must be numbers"),
+    (["gantry_angles_deg"], [0, 40], "gantry_angles_deg must be given with the input beam_doses, and only then"),
+    (["inputs"], ["ct", "beam_doses"], "gantry_angles_deg must be given with the input beam_doses, and only then"),
     (["modality"], "VMAT", r"fields missing \[\], unknown \['modality'\]"),
 ]  # fmt: skip
 

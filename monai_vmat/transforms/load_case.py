@@ -25,6 +25,11 @@ def scale_ct(ct_hu: np.ndarray) -> np.ndarray:
     return np.clip(ct_hu.astype(np.float32), *CT_RANGE_HU) / np.float32(CT_RANGE_HU[1] - CT_RANGE_HU[0]) + np.float32(0.5)
 
 
+def unscale_ct(scaled: np.ndarray) -> np.ndarray:
+    """The reverse of :func:`scale_ct`, within its range."""
+    return (scaled - np.float32(0.5)) * np.float32(CT_RANGE_HU[1] - CT_RANGE_HU[0])
+
+
 def case_masks(case: Case, protocol: Protocol) -> dict[str, np.ndarray]:
     """All masks of a case by name, with ``Body`` (found on the CT when not drawn) and ``DoseRegion`` (the body, when the
     protocol names none).

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from monai_vmat.beams import beam_doses
 from monai_vmat.case import write_case
 from monai_vmat.transforms.compose_image import ComposeImaged
 from monai_vmat.transforms.load_case import LoadCased
@@ -31,3 +32,14 @@ def test_head_and_neck_adds_prescription_and_region(tmp_path, head_and_neck, mak
     assert np.allclose(image["prescribed_dose"], expected, atol=1e-3)
     assert np.array_equal(image["dose_region"] == 1, case.structures["possible_dose_mask"])
     assert (image["PTV63"] == 0).all()
+
+
+def test_head_and_neck_adds_what_its_beams_can_do(tmp_path, head_and_neck, make_case):
+    case = make_case(head_and_neck)
+    item, *_ = composed(case, head_and_neck, tmp_path)
+    organs = np.any([case.structures[organ.name] for organ in head_and_neck.organs], 0)
+    goal = np.max([case.structures[t.name] * t.prescription_gy / 70 for t in head_and_neck.targets], 0)
+    region = case.structures["possible_dose_mask"]
+    expected = beam_doses(case.ct_hu, case.affine, region, goal, organs, head_and_neck.gantry_angles_deg)
+    assert head_and_neck.channel_names[-2:] == ("open_beams", "best_fluence")
+    assert expected.max() > 0.5 and np.allclose(item["image"][-2:].float(), expected, atol=2e-3)
