@@ -403,7 +403,7 @@ def _read_v2(archive: NpzArchive, protocol: Protocol, spacing_mm: Sequence[float
             },
             constraints=constraints,
             dose_gy=dose,
-            signed_distances={names[i]: _xyz(sdf[i]) for i in present},
+            signed_distances={names[i]: sdf[i].swapaxes(0, 1) for i in present},  # large: views, not copies
             metadata={"dialect": "v2"},
             source=str(archive.path),
         ),

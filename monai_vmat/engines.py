@@ -47,7 +47,7 @@ class PrepareDoseBatch(PrepareBatch):
     Returns ``(image, reference, args, kwargs)`` as MONAI's trainers expect: ``image`` (B, C, X, Y, Z) float32; ``reference``
     a dict of ``dose`` (B, 1, X, Y, Z) float32 fraction of the prescription (absent at inference), ``structures`` (B, 1, X, Y,
     Z) bits, ``region`` likewise bool, ``prescription_gy`` (B, targets), ``spacing_mm`` (B, 3); ``kwargs`` holds
-    ``constraints`` (B, N).
+    ``constraints`` (B, N) and ``region``, cut like the image.
 
     Args:
         protocol: the protocol.
@@ -81,19 +81,25 @@ class PrepareDoseBatch(PrepareBatch):
         if "label" in batchdata:
             reference["dose"] = convert_to_tensor(take("label", torch.float32), track_meta=False)
         image = take("image", torch.float32)
+        cuts: list[tuple[slice, ...]] = [(slice(None),) * 4] * len(image)
+        if image.shape[2:] != structures.shape[2:]:  # MONAI's CropForegroundd left the crop's first voxel
+            cuts = [self._cut(start, image.shape[2:]) for start in batchdata["foreground_start_coord"]]
         if self.signed_distances:
-            starts = batchdata.get("foreground_start_coord")
-            reference["signed_distance_mm"] = self._distances(convert_to_tensor(image, track_meta=False), structures, starts)
-        return image, reference, (), {"constraints": take("constraints", torch.float32)}
+            reference["signed_distance_mm"] = self._distances(convert_to_tensor(image, track_meta=False), structures, cuts)
+        region = torch.stack([mask[cut] for mask, cut in zip(reference["region"], cuts, strict=True)])
+        return image, reference, (), {"constraints": take("constraints", torch.float32), "region": region}
 
-    def _distances(self, image: Tensor, structures: Tensor, starts: Any) -> Tensor:
+    @staticmethod
+    def _cut(start: Any, shape: Sequence[int]) -> tuple[slice, ...]:
+        return (slice(None), *(slice(int(first), int(first) + n) for first, n in zip(start, shape, strict=True)))
+
+    def _distances(self, image: Tensor, structures: Tensor, cuts: Sequence[tuple[slice, ...]]) -> Tensor:
         first = self.protocol.channel_names.index(self.protocol.structure_names[0])
         distances = image[:, first : first + len(self.protocol.structures)]
-        if distances.shape[2:] != structures.shape[2:]:  # MONAI's CropForegroundd left the crop's first voxel in starts
+        if distances.shape[2:] != structures.shape[2:]:
             whole = distances.new_ones((*distances.shape[:2], *structures.shape[2:]))
-            for sample, start in enumerate(starts):
-                x, y, z = (slice(int(s), int(s) + n) for s, n in zip(start, distances.shape[2:], strict=True))
-                whole[sample, :, x, y, z] = distances[sample]
+            for sample, cut in enumerate(cuts):
+                whole[sample][cut] = distances[sample]
             distances = whole
         return distances * SDF_CLIP_MM
 
@@ -102,8 +108,9 @@ class DoseInferer(Inferer):
     """Run the network on the whole image or on sliding windows, each window with its own patient's constraints.
 
     MONAI's SlidingWindowInferer hands keyword arguments on whole, so that a batch of two images would break; here every
-    window gets the constraint vector of the image it was cut from. The network runs under bfloat16 autocast if
-    ``amp`` is set, on a CPU and on a GPU alike; the result is float32.
+    window gets the constraint vector of the image it was cut from. Windows without a voxel that may have dose (``region``) are
+    left out, their dose 0. The network runs under bfloat16 autocast if ``amp`` is set, on a CPU and on a GPU alike; the result
+    is float32.
 
     Args:
         roi_size: window (X, Y, Z); a component of -1 takes the image's own extent. -1 alone: the image in one piece, which
@@ -131,17 +138,27 @@ class DoseInferer(Inferer):
         self.channels_last = flag(channels_last)
 
     def __call__(
-        self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, constraints: Tensor, **kwargs: Any
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        *args: Any,
+        constraints: Tensor,
+        region: Tensor | None = None,
+        **kwargs: Any,
     ) -> Tensor:
+        image = convert_to_tensor(inputs, track_meta=False)
         if self.roi_size == -1:
-            return self._forward(network, convert_to_tensor(inputs, track_meta=False), constraints)
+            return self._forward(network, image, constraints)
+        wanted = torch.ones_like(image[:, :1]) if region is None else region.to(image.dtype)
 
         def predict(windows: Tensor, positions: list[list[slice]]) -> Tensor:
+            if not windows[:, -1].any():
+                return torch.zeros_like(windows[:, :1], dtype=torch.float32)
             owners = [position[0].start for position in positions]
-            return self._forward(network, windows, constraints[owners])
+            return self._forward(network, windows[:, :-1], constraints[owners])
 
         blended = sliding_window_inference(
-            inputs,
+            torch.cat([image, wanted], 1),
             self.roi_size,
             self.sw_batch_size,
             predict,

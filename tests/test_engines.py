@@ -30,7 +30,7 @@ def test_prepared_batch(head_and_neck):
     image, reference, args, kwargs = PrepareDoseBatch(head_and_neck)(batch, "cpu")
     assert image.dtype == torch.float32 and torch.equal(kwargs["constraints"], batch["constraints"]) and args == ()
     assert set(reference) == {"dose", "structures", "region", "prescription_gy", "spacing_mm"}
-    assert int(reference["region"].sum()) == 16
+    assert int(reference["region"].sum()) == 16 and torch.equal(kwargs["region"], reference["region"])
     del batch["label"]
     assert "dose" not in PrepareDoseBatch(head_and_neck)(batch, "cpu")[1]
 
@@ -51,7 +51,10 @@ def test_signed_distances_in_mm_on_the_grid_of_the_structures(head_and_neck):
         "structures": torch.zeros(2, 1, 6, 5, 4, dtype=torch.int16),
         "foreground_start_coord": torch.tensor([[1, 1, 0], [3, 0, 0]]),
     }
-    whole = prepare(batch)[1]["signed_distance_mm"]
+    batch["structures"][1, 0, 4, 2, 1] |= 1 << bit_names(head_and_neck).index(DOSE_REGION)
+    _, reference, _, kwargs = prepare(batch)
+    assert kwargs["region"].shape == (2, 1, 3, 4, 4) and kwargs["region"].nonzero().tolist() == [[1, 0, 1, 2, 1]]
+    whole = reference["signed_distance_mm"]
     assert whole.shape == (2, 10, 6, 5, 4)
     assert torch.equal(whole[0, :, 1:4, 1:], channels[0]) and torch.equal(whole[1, :, 3:, :4], channels[1])
     assert int((whole == 50).sum()) >= 10 * 2 * (6 * 5 * 4 - 3 * 4 * 4)
@@ -70,6 +73,28 @@ def test_every_window_gets_its_own_patients_constraints():
         swapped = inferer(images, network, constraints=constraints.flip(0))
     assert torch.allclose(both, torch.cat(singles), atol=1e-5)
     assert not torch.allclose(both, swapped, atol=1e-3)
+
+
+def test_windows_without_the_dose_region_are_left_out():
+    """What lies in the region is the same to the bit, because every window over it runs."""
+    network, image, constraints = tiny(), torch.rand(1, 2, 48, 32, 16), torch.rand(1, 3)
+    region = torch.zeros(1, 1, 48, 32, 16, dtype=torch.bool)
+    region[..., 2:14, 18:30, 3:9] = True
+    seen = []
+
+    def counting(windows, given):
+        seen.append(len(windows))
+        return network(windows, given)
+
+    inferer = DoseInferer((16, 16, 16), overlap=0.25)
+    with torch.no_grad():
+        everywhere = inferer(image, counting, constraints=constraints)
+        windows = sum(seen)
+        seen.clear()
+        some = inferer(image, counting, constraints=constraints, region=region)
+    assert sum(seen) < windows / 2
+    assert torch.equal(some[region], everywhere[region]) and some[region].any()
+    assert not some[:, :, 32:].any()
 
 
 def test_windows_blend_to_the_function_of_a_pointwise_network():

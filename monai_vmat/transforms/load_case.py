@@ -57,7 +57,7 @@ class LoadCased(MapTransform):
 
     Adds to the item: ``ct`` (1, X, Y, Z) scaled CT; ``structures`` (1, X, Y, Z) bits, see :mod:`monai_vmat.masks`;
     ``label`` (1, X, Y, Z) dose as a fraction of the primary prescription, when the file has one; ``constraints`` (N,);
-    ``prescription_gy`` (targets,), 0 where absent; ``stored_distances`` (S, X, Y, Z), only from v2.x files. Volumes are
+    ``prescription_gy`` (targets,), 0 where absent; ``stored_distances`` (S, X, Y, Z) float16, only from v2.x files. Volumes are
     MetaTensors with the case's affine. Objectives stated in the item itself (``constraints``: name to value) move to
     ``stated_constraints``; ``spacing_mm``, which a
     datalist gives for v2.x files, becomes the voxel size (3,).
@@ -107,7 +107,8 @@ class LoadCased(MapTransform):
         if case.dose_gy is not None:
             out["label"] = volume(case.dose_gy[None] / np.float32(protocol.rx_gy))
         if case.signed_distances is not None:
-            absent = np.full(case.ct_hu.shape, protocol.absent_signed_distance, np.float32)
-            stored = [case.signed_distances.get(name, absent) for name in protocol.structure_names]
-            out["stored_distances"] = volume(np.stack(stored).astype(np.float32))
+            stored = np.empty((len(protocol.structures), *case.ct_hu.shape), np.float16)
+            for channel, name in zip(stored, protocol.structure_names, strict=True):
+                channel[:] = case.signed_distances.get(name, protocol.absent_signed_distance)
+            out["stored_distances"] = volume(stored)
         return out

@@ -74,7 +74,7 @@ class SignedDistanced(MapTransform):
         for key in self.key_iterator(item):
             packed: MetaTensor = item[key]
             if "stored_distances" in item:
-                distances = item.pop("stored_distances").to(torch.float16)
+                distances = item.pop("stored_distances")
             else:
                 distances = self._compute(packed)
             item["signed_distances"] = MetaTensor(distances, affine=packed.affine)

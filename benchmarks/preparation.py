@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Where the seconds of a case go: conversion from DICOM, reading, distances, metrics; for a small and a large grid.
+
+The small case is one of the embedded cohort; the large one the same anatomy on 300 x 300 x 160 voxels. One process and one
+thread, as conversion and evaluation use for each case that they work on."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import numpy as np
+import records
+import torch
+from large_case import COHORT, SHAPE, enlarge, write_v2
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from monai_vmat.case import Case, read_case, write_case
+from monai_vmat.console import run_command, say
+from monai_vmat.datalist import read_datalist
+from monai_vmat.dicom.convert import Conversion, study_to_case
+from monai_vmat.dicom.identity import identify
+from monai_vmat.dicom.study import find_studies
+from monai_vmat.metrics.case_metrics import case_metrics, gamma_metrics
+from monai_vmat.protocol import Protocol, load_protocol
+from monai_vmat.transforms.compose_image import ComposeImaged
+from monai_vmat.transforms.load_case import LoadCased, case_masks
+from monai_vmat.transforms.signed_distance import SignedDistanced
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from dicom_set import write_dicom_set  # noqa: E402  # the writer of DICOM exports belongs to the tests
+
+EXAMPLE = """example:
+  python benchmarks/preparation.py --repeats 3"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="turns (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=records.RESULTS / "preparation.json", help="record to write")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    protocol = load_protocol("prostate_sib")
+    small = read_case(read_datalist(COHORT / "datalist.json", "test")[0]["case"], protocol)
+    found = {}
+    for size, case in (("small", small), ("large", enlarge(small))):
+        with tempfile.TemporaryDirectory() as folder:
+            work = steps(case, protocol, Path(folder))
+            say(f"{size}: {' x '.join(map(str, case.ct_hu.shape))}")
+            found[size] = records.interleaved(work, options.repeats)
+    rows = [
+        [step, *(statistics.median(found[size][step]) for size in ("small", "large")), max(found["large"][step])]
+        for step in found["small"]
+    ]
+    shapes = " and ".join(" x ".join(map(str, shape)) for shape in (small.ct_hu.shape, SHAPE))
+    records.leave(
+        options.json,
+        f"Seconds of one thread for one case, on {shapes} voxels.",
+        ["step", "small s", "large s", "large, most"],
+        rows,
+    )
+    return 0
+
+
+def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[], object]]:
+    """What is done with a case, each step on what the one before it left."""
+    export = write_dicom_set(case, folder / "dicom", protocol)
+    native, old = folder / "native.npz", folder / "old.npz"
+    write_case(case, native)
+    write_v2(case, protocol, old, compressed=True)
+    (study,) = find_studies(export)
+    identity = identify(study, b"salt")
+    loaded = LoadCased(protocol=protocol)({"case": str(native)})
+    with_distances = SignedDistanced(protocol=protocol)(loaded)
+    masks = case_masks(case, protocol)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(case.ct_hu.shape).astype(np.float32), 5)
+    assert case.dose_gy is not None  # the cohort's cases are training cases
+    predicted = (case.dose_gy * (1 + 0.03 * noise / noise.std())).astype(np.float32)
+
+    def compose() -> None:
+        item = {k: v.clone() if isinstance(v, MetaTensor) else v for k, v in with_distances.items()}
+        ComposeImaged(protocol=protocol)(item)
+
+    return {
+        "DICOM: find the study": lambda: find_studies(export),
+        "DICOM: study to case": lambda: study_to_case(study, Conversion(protocol), identity),
+        "write the case": lambda: write_case(case, native),
+        "read the case": lambda: read_case(native, protocol),
+        "read the v2.x file": lambda: read_case(old, protocol),
+        "read, scale, pack (LoadCased)": lambda: LoadCased(protocol=protocol)({"case": str(native)}),
+        "signed distances": lambda: SignedDistanced(protocol=protocol)(dict(loaded)),
+        "compose the image": compose,
+        "all metrics": lambda: case_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
+        "  of which gamma, 3 criteria": lambda: gamma_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
+    }
+
+
+if __name__ == "__main__":
+    run_command(main)

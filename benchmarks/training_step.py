@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""What a training step costs in bfloat16 and channels-last, against the plain float32 step and against plain autocast.
+
+Forward, loss, backward and optimiser step of the bundle's network on one patch. TFLOP/s count the multiplications and
+additions of convolutions and matrices (PyTorch's counter: forward, and backward)."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import records
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_vmat.console import run_command
+from monai_vmat.engines import DoseInferer, memory_format
+from monai_vmat.networks.film_unet import FiLMUNet
+from monai_vmat.protocol import load_protocol
+
+EXAMPLE = """example:
+  python benchmarks/training_step.py --threads 2"""
+CPU_TARGET, GPU_TARGET = 3.0, 1.5
+# Dense bfloat16 of the data sheet, for the share of peak; other GPUs get none.
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=48, help="base channels (default: %(default)s)")
+    parser.add_argument("--patch", type=int, default=96, help="voxels along each side (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="patches a step (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="record to write (default: benchmarks/results/training_step_DEVICE.json)")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+
+    protocol = load_protocol("prostate_sib")
+    size = (options.patch,) * 3
+    image = torch.rand(options.batch, protocol.in_channels, *size, device=device)
+    dose = torch.rand(options.batch, 1, *size, device=device)
+    constraints = torch.rand(options.batch, protocol.constraint_dim, device=device)
+
+    def step(amp: bool, channels_last: bool, compiled: bool = False):
+        torch.manual_seed(0)
+        network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, options.width)
+        network = network.to(device, memory_format=memory_format(channels_last))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+        inferer = DoseInferer(amp=amp, channels_last=channels_last)
+        forward = torch.compile(network) if compiled else network
+
+        def run() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.mse_loss(inferer(image, forward, constraints=constraints), dose).backward()
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    steps = {
+        "float32": step(False, False),
+        "autocast bfloat16": step(True, False),
+        "bfloat16, channels-last": step(True, True),
+    }
+    if options.compile:
+        steps["bfloat16, channels-last, compiled"] = step(True, True, True)
+    with FlopCounterMode(display=False) as counter:
+        steps["bfloat16, channels-last"]()
+    tera = counter.get_total_flops() / 1e12
+    seconds = records.interleaved(steps, options.repeats)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else ""
+    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
+    rows = [
+        [
+            label,
+            statistics.median(s),
+            min(s),
+            max(s),
+            tera / statistics.median(s),
+            peak and 100 * tera / peak / statistics.median(s),
+        ]
+        for label, s in seconds.items()
+    ]
+    ours = "bfloat16, channels-last"
+    on_cpu = device.type == "cpu"
+    found = [
+        records.ratio(f"training step, float32 / {ours}", seconds["float32"], seconds[ours], CPU_TARGET if on_cpu else None),
+        records.ratio(
+            f"training step, autocast alone / {ours}",
+            seconds["autocast bfloat16"],
+            seconds[ours],
+            None if on_cpu else GPU_TARGET,
+        ),
+    ]
+    if options.compile:
+        found.append(records.ratio(f"training step, {ours} / compiled", seconds[ours], seconds[f"{ours}, compiled"]))
+    records.leave(
+        options.json or records.RESULTS / f"training_step_{device.type}.json",
+        f"A training step of width {options.width} on {options.batch} x {options.patch}^3 voxels "
+        f"({tera:.2f} TFLOP), {device.type}.",
+        ["step", "median s", "least", "most", "TFLOP/s", "% of peak"],
+        rows,
+        found,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
