@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from monai_vmat.errors import InputError
+from monai_vmat.handlers.run_record import METRICS, read_metrics
 from monai_vmat.sweeps.job import Job, train
 from monai_vmat.sweeps.plan import SCRATCH
 from monai_vmat.sweeps.results import is_done, mark_stopped, recorded
@@ -51,10 +52,11 @@ def run_trials(
     Raises:
         InputError: when Ray cannot be reached, or has no room for a single trial.
     """
-    tell = _Tell(jobs, space.content["max_epochs"], space.content["metric"], changed)
-    waiting = sorted((job for job in jobs if not is_done(job.folder)), key=lambda job: not tell.earlier[job.name])
+    waiting = sorted((job for job in jobs if not is_done(job.folder)), key=lambda job: not (job.folder / METRICS).exists())
     if not waiting:
         return {}
+    earlier = {job.name: recorded(job.folder, job.metric) for job in jobs}
+    tell = _Tell(space, jobs, changed)
     start_ray(address, temporary)
     try:
         resources = {"cpu": space.content["cpus_per_trial"], "gpu": space.content["gpus_per_trial"]}
@@ -71,7 +73,7 @@ def run_trials(
         tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"trial": tune.grid_search(list(by_name))},
-            tune_config=tune.TuneConfig(scheduler=make_scheduler(space, jobs, tell.earlier)),
+            tune_config=tune.TuneConfig(scheduler=make_scheduler(space, jobs, earlier)),
             run_config=tune.RunConfig(
                 name=SCRATCH,
                 storage_path=str(jobs[0].folder.parent),
@@ -92,7 +94,7 @@ def start_ray(address: str | None, temporary: Path) -> None:
         InputError: when there is no cluster at ``address``.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells of trials is told by _Tell
     if address is None:
         ray.init(
             include_dashboard=False, _temp_dir=str(temporary), object_store_memory=_OBJECT_STORE_BYTES, address="local", **quiet
@@ -150,18 +152,16 @@ def make_scheduler(space: Space, jobs: Sequence[Job], earlier: Mapping[str, Sequ
 class _Tell(tune.Callback):
     """Say what happens to the trials, and mark those that are stopped."""
 
-    def __init__(self, jobs: Sequence[Job], max_epochs: int, metric: str, changed: Callable[[str, Mapping[str, str]], None]):
+    def __init__(self, space: Space, jobs: Sequence[Job], changed: Callable[[str, Mapping[str, str]], None]) -> None:
+        self.content = space.content
         self.jobs = {job.name: job for job in jobs}
-        self.max_epochs = max_epochs
-        self.metric = metric
         self.changed = changed
-        self.earlier = {job.name: recorded(job.folder, metric) for job in jobs}
         self.errors: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         name = trial.config["trial"]
-        before = self.earlier[name]
-        self._say(name, f"goes on after epoch {before[-1]['epoch']}" if before else "begins")
+        rows = read_metrics(self.jobs[name].folder / METRICS)
+        self._say(name, f"goes on after epoch {rows[-1]['epoch']}" if rows else "begins")
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "error" in result:
@@ -183,11 +183,12 @@ class _Tell(tune.Callback):
         self._say(trial.config["trial"], "its process died; goes on from its last epoch")
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.errors[trial.config["trial"]] = f"its process died {_RESTARTS + 1} times"
-        self._say(trial.config["trial"], f"failed: {self.errors[trial.config['trial']]}")
+        name = trial.config["trial"]
+        self.errors[name] = str(trial.get_pickled_error()).strip().splitlines()[-1]
+        self._say(name, f"failed {_RESTARTS + 1} times: {self.errors[name]}")
 
     def _epoch(self, result: Mapping[str, Any]) -> str:
-        return f"epoch {result['epoch']}/{self.max_epochs}, {self.metric} {result['value']:.4g}"
+        return f"epoch {result['epoch']}/{self.content['max_epochs']}, {self.content['metric']} {result['value']:.4g}"
 
     def _say(self, name: str, what: str) -> None:
         self.changed(f"{name}: {what}", self.errors)

@@ -16,6 +16,8 @@ from monai_vmat.files import write_json
 from monai_vmat.handlers.run_record import METRICS, SUMMARY, read_metrics, training_summary
 from monai_vmat.sweeps.space import OVERLAY, Space
 
+logger = logging.getLogger(__name__)
+
 LOG = "training.log"
 
 
@@ -95,7 +97,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
             have died between writing and reporting it.
 
     Raises:
-        InputError: when the metric is none of the run's; whatever the training raises.
+        InputError: when the run does not record the metric; whatever the training raises.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     workflow = ConfigWorkflow(job.files, workflow_type="train", run_id="training", **job.overrides)
@@ -105,7 +107,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     try:
         _train(job, workflow, report)
     except Exception:
-        logging.exception(f"{job.name} failed")
+        logger.exception(f"{job.name} failed")
         raise
     finally:
         logging.getLogger().removeHandler(log)
@@ -129,13 +131,18 @@ def _train(job: Job, workflow: ConfigWorkflow, report: Callable[[dict[str, Any]]
         if not validated:
             return
         if job.metric not in validated[-1]:
-            names = sorted(name for name in validated[-1] if name.startswith("val/"))
-            raise InputError("'metric'", f"{job.metric} is none of the validation's: {', '.join(names)}", "Name one of these")
+            problem = f"has no column '{job.metric}', which the space file names as 'metric'"
+            raise InputError(job.folder / METRICS, problem, "Name one of its val/ columns, and begin another sweep")
         report({"epoch": validated[-1]["epoch"], "value": validated[-1][job.metric], "summary": summary(rows), **more})
 
     def tell_epoch(engine: Engine) -> None:
         if validator.state.epoch == engine.state.epoch < engine.state.max_epochs:  # the last one when the run is complete
-            tell()
+            try:
+                tell()
+            except SystemExit:  # how a worker learns that its trial is given up
+                logger.info("Stopped by the sweep")
+                trainer.logger.disabled = True  # it would call this an error
+                raise
 
     if trainer.state.epoch < trainer.state.max_epochs:
         tell()

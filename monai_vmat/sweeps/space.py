@@ -184,8 +184,8 @@ def _trials(path: Path, content: Mapping[str, Any]) -> Iterator[Trial]:
     drawn = {key: domain for key, domain in content["space"].items() if "grid" not in domain}
     combinations = [dict(zip(grids, values, strict=True)) for values in itertools.product(*grids.values())]
     count = content["trials"] if content["trials"] is not None else len(combinations)
-    several = f" that {len(combinations)}, the grids' combinations, divide" if len(combinations) > 1 else ""
-    _check(path, "trials", count, f"a whole number from 1{several}", lambda v: _is_whole(v, 1) and v % len(combinations) == 0)
+    several = f"a multiple of {len(combinations)} (combinations of the grids)"
+    _check(path, "trials", count, several, lambda v: _is_whole(v, 1) and v % len(combinations) == 0)
     draws = count // len(combinations)
     different = math.prod(len(_values(domain)) or math.inf for domain in drawn.values())
     _require(draws <= different, path, f"'trials': {count}, but the space has {different * len(combinations)} different ones")
