@@ -14,11 +14,13 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_json
 from monai_vmat.handlers.run_record import METRICS, SUMMARY, read_metrics, training_summary
+from monai_vmat.sweeps.hold import hold
 from monai_vmat.sweeps.space import OVERLAY, Space
 
 logger = logging.getLogger(__name__)
 
 LOG = "training.log"
+_OUTLIVED_S = 60.0  # how long a worker is waited for that has outlived its session; Ray ends it within seconds
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
             have died between writing and reporting it.
 
     Raises:
-        InputError: when the run does not record the metric; whatever the training raises.
+        InputError: when another process is training the run, or it does not record the metric; whatever the training raises.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     workflow = ConfigWorkflow(job.files, workflow_type="train", run_id="training", **job.overrides)
@@ -105,6 +107,8 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     log.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
     logging.getLogger().addHandler(log)
     try:
+        if not hold(log.stream, _OUTLIVED_S):
+            raise InputError(job.folder, "is being trained by another process", "End that one, then go on with --resume")
         _train(job, workflow, report)
     except Exception:
         logger.exception(f"{job.name} failed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json
+from monai_vmat.sweeps.hold import hold
 from monai_vmat.sweeps.space import Space
 
 FILE_NAME = "sweep.json"
@@ -33,12 +33,8 @@ def only_session(out: Path) -> Iterator[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / _LOCK, "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                out, "is held by another session of the sweep", "Wait for its end, or use another --out"
-            ) from error
+        if not hold(lock):
+            raise InputError(out, "is held by another session of the sweep", "Wait for its end, or use another --out FOLDER")
         lock.seek(0)
         left = Path(lock.read().strip() or ".")
         if left.name.startswith(_TEMPORARY):

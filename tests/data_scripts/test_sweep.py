@@ -86,12 +86,17 @@ def family(pid: int) -> set[int]:
     return found - {pid}
 
 
-def trains(pid: int, folder: Path) -> bool:
-    """Whether a process has a run's log open."""
-    try:
-        return str(folder / "training.log") in [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return False
+def trainers(pid: int, folder: Path) -> dict[str, int]:
+    """Which descendants of a process train the runs that have a checkpoint: those that have their logs open."""
+    logs = {str(folder / name / "training.log"): name for name in begun(folder)}
+    found = {}
+    for child in family(pid):
+        try:
+            opened = {os.readlink(link) for link in Path(f"/proc/{child}/fd").iterdir()}
+        except OSError:
+            continue
+        found |= {logs[path]: child for path in opened & set(logs)}
+    return found
 
 
 def alive(pids: set[int]) -> set[int]:
@@ -125,22 +130,20 @@ def test_killed_and_resumed(space, environment, tmp_path, monkeypatch, capsys):
     with open(tmp_path / "first.log", "w") as log:
         first = subprocess.Popen(command(space, "--out", out), env=environment, stdout=log, stderr=log, cwd=ROOT)
     try:
-        wait_until(lambda: begun(out), first)
-        name = min(begun(out))
-        (worker,) = [pid for pid in family(first.pid) if trains(pid, out / name)]
+        wait_until(lambda: trainers(first.pid, out), first)
+        name, worker = trainers(first.pid, out).popitem()
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: f"{name}: its process died" in (tmp_path / "first.log").read_text(), first)
-        wait_until(lambda: done(out) and begun(out), first)
-        others = family(first.pid)
-        trainers = {pid for pid in others for folder in out.iterdir() if trains(pid, folder)}
+        wait_until(lambda: done(out) and trainers(first.pid, out), first)
+        left, training = family(first.pid), set(trainers(first.pid, out).values())
     finally:
         first.kill()
         first.wait()
     deadline = time.monotonic() + 30
-    while alive(trainers) and time.monotonic() < deadline:
+    while alive(training) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert trainers and not alive(trainers)
-    for pid in alive(others):  # helpers of Ray, which take two minutes to see that they are of no use
+    assert training and not alive(training)
+    for pid in alive(left):  # helpers of Ray, which take two minutes to see that they are of no use
         os.kill(pid, signal.SIGKILL)
 
     finished, interrupted = done(out), begun(out)

@@ -15,6 +15,7 @@ from monai_vmat.files import read_json
 from monai_vmat.handlers.dashboard import Dashboard
 from monai_vmat.handlers.run_record import read_metrics
 from monai_vmat.handlers.training_checkpoint import TrainingCheckpoint
+from monai_vmat.sweeps.hold import hold
 from monai_vmat.sweeps.job import make_jobs, train
 from monai_vmat.sweeps.space import read_space
 
@@ -151,3 +152,15 @@ def test_an_unknown_metric_is_told_after_the_first_validation(jobs, data):
     error = find_input_error(caught.value)
     assert error.where == str(job.folder / "metrics.csv") and "has no column 'val/mea_gy'" in error.problem
     assert "has no column" in (job.folder / "training.log").read_text()
+
+
+def test_two_processes_do_not_train_one_run(jobs, data, monkeypatch):
+    """A worker that has outlived its session (the second open of a file counts as another process's)."""
+    (job,) = jobs(space={"seed": {"grid": [7]}}, settings=SMALL | {"dataset_dir": data})
+    job.folder.mkdir(parents=True)
+    monkeypatch.setattr("monai_vmat.sweeps.job._OUTLIVED_S", 0.1)
+    with open(job.folder / "training.log", "a") as log:
+        assert hold(log)
+        with pytest.raises(InputError, match="is being trained by another process"):
+            train(job, lambda report: None)
+    assert not (job.folder / "checkpoints").exists()
