@@ -40,7 +40,7 @@ endif
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,planning]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,planning,scale]'
 	touch $@
 
 demo: $(VENV)/ready

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json, write_whole
 
 logger = logging.getLogger(__name__)
+
+METRICS, SUMMARY = "metrics.csv", "training_summary.json"
 
 _FIRST_COLUMNS = ("epoch", "val/loss", "val/mae_gy")
 
@@ -69,7 +72,7 @@ class RunRecord:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self.rows = [row for row in read_metrics(self.folder / "metrics.csv") if row["epoch"] <= engine.state.epoch]
+        self.rows = [row for row in read_metrics(self.folder / METRICS) if row["epoch"] <= engine.state.epoch]
         datalist = load_datalist(self.datalist)
         cases = {section: [item["case_id"] for item in datalist[section]] for section in SECTIONS}
         paths = {item["case_id"]: item["case"] for section in SECTIONS for item in datalist[section]}
@@ -115,24 +118,26 @@ class RunRecord:
         writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        with write_whole(self.folder / "metrics.csv") as temporary:
+        with write_whole(self.folder / METRICS) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
     def _finish(self, engine: Engine) -> None:
-        best = self.validator.state
-        write_json(
-            self.folder / "training_summary.json",
-            {
-                "experiment": self.experiment,
-                "epochs": engine.state.epoch,
-                "max_epochs": engine.state.max_epochs,
-                "steps": engine.state.iteration,
-                "seconds": sum(row["seconds"] for row in self.rows),
-                "best_epoch": best.best_metric_epoch,
-                "best_val_mae_gy": float(best.best_metric),
-                "final": self.rows[-1] if self.rows else None,
-            },
-        )
+        write_json(self.folder / SUMMARY, training_summary(engine, self.validator, self.experiment, self.rows))
+
+
+def training_summary(trainer: Engine, validator: Engine, experiment: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``training_summary.json`` says of a run that ends now; ``rows`` are those of its ``metrics.csv``."""
+    best = validator.state
+    return {
+        "experiment": experiment,
+        "epochs": trainer.state.epoch,
+        "max_epochs": trainer.state.max_epochs,
+        "steps": trainer.state.iteration,
+        "seconds": sum(row["seconds"] for row in rows),
+        "best_epoch": best.best_metric_epoch,
+        "best_val_mae_gy": float(best.best_metric),
+        "final": rows[-1] if rows else None,
+    }
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

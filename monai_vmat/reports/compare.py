@@ -34,7 +34,7 @@ class Run:
 
     Args:
         name: of the run's folder.
-        experiment: the name without ``-seed<n>``.
+        experiment: the name without ``-seed<n>``; trainings that a sweep has stopped are taken together apart from the others.
         parameters: trainable parameters of the network.
         val_mae_gy: best validation MAE over the whole volume.
         seconds: of all epochs.
@@ -87,6 +87,7 @@ def read_run(folder: Path, predictions: Path, split: str) -> Run:
         )
     summary, config = read_json(summary_path), read_json(folder / "training_config.json")
     match = SEED_NAME.fullmatch(folder.name)
+    experiment = match["experiment"] if match else folder.name
     patients: dict[str, str] = {}
     values: dict[str, dict[str, float]] = defaultdict(dict)
     results_path = predictions / f"{folder.name}_{split}" / "evaluation_results.json"
@@ -106,7 +107,7 @@ def read_run(folder: Path, predictions: Path, split: str) -> Run:
                     values[metric][case_id] = float(value)
     return Run(
         name=folder.name,
-        experiment=match["experiment"] if match else folder.name,
+        experiment=f"{experiment} (stopped early)" if summary.get("stopped") else experiment,
         parameters=config["parameters"],
         val_mae_gy=summary["best_val_mae_gy"],
         seconds=summary["seconds"],

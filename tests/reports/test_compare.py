@@ -133,6 +133,20 @@ def test_few_cases_are_not_tested_and_unevaluated_runs_are_shown(tmp_path):
     assert "| unfinished | 1 |" in markdown(comparison_table(found, "baseline"))
 
 
+def test_trainings_that_a_sweep_stopped_are_taken_together_apart(tmp_path):
+    for seed, val in ((1, 1.0), (2, 5.0), (3, 7.0)):
+        folder = write_run(tmp_path, f"losses-seed{seed}", None, val)
+        if seed > 1:
+            summary = json.loads((folder / "training_summary.json").read_text())
+            (folder / "training_summary.json").write_text(json.dumps(summary | {"stopped": True}))
+    header, rows = comparison_table(compare(read_all(tmp_path), "baseline"), "baseline")
+    found = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["experiment"], row["val MAE Gy"]) for row in found] == [
+        ("losses", "1.000"),
+        ("losses (stopped early)", "6.000 +- 1.414"),
+    ]
+
+
 def test_other_cases_and_unfinished_runs_are_refused(tmp_path):
     write_run(tmp_path, "baseline", {case: 1.0 for case in CASES})
     write_run(tmp_path, "other", {case: 1.0 for case in CASES[1:]})
