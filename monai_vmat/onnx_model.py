@@ -47,11 +47,15 @@ def export_onnx(network: FiLMUNet, path: str | Path, metadata: Mapping[str, Any]
         (image, constraints),
         input_names=["image", "constraints"],
         output_names=["pred"],
-        dynamic_shapes=({0: "batch", 2: "x", 3: "y", 4: "z"}, {0: "batch"}),
+        dynamic_shapes=({0: "batch", 2: "x", 3: "y", 4: "z"}, {0: torch.export.Dim.DYNAMIC}),
         opset_version=OPSET,
         verbose=False,
     )
     assert program is not None  # it is None only for the exporter that PyTorch deprecates
+    given, cropped = program.model.graph.inputs[0].shape, program.model.graph.outputs[0].shape
+    assert given is not None and cropped is not None
+    for axis in (2, 3, 4):  # "x" in place of "Min(x, 16*((x + 15)//16))"
+        cropped[axis] = given[axis]
     program.model.doc_string = RESEARCH_ONLY
     program.model.metadata_props["metadata.json"] = json.dumps(metadata)
     with write_whole(path) as temporary:

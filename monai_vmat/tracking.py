@@ -55,8 +55,8 @@ def _trackers(handlers: Sequence[Any]) -> list[MLFlowHandler]:
 def _log_epoch(handler: MLFlowHandler, engine: Engine) -> None:
     from mlflow.entities import Metric
 
+    assert handler.cur_run is not None  # since the engine started
     now_ms, epoch = int(1000 * time.time()), engine.state.epoch
-    named = {re.sub(r"[^\w\-. :/]", "_", name): value for name, value in engine.state.metrics.items()}
-    handler.client.log_batch(
-        handler.cur_run.info.run_id, [Metric(name, float(value), now_ms, epoch) for name, value in named.items()]
-    )
+    named = {re.sub(r"[^\w\-. :/]", "_", name): float(value) for name, value in engine.state.metrics.items()}
+    metrics = [Metric(name, value, now_ms, epoch) for name, value in named.items()]
+    handler.client.log_batch(handler.cur_run.info.run_id, metrics)

@@ -98,6 +98,8 @@ class FiLMUNet(nn.Module):
             constraints nor their defaults.
     """
 
+    default_constraints: Optional[Tensor]
+
     def __init__(
         self,
         in_channels: int,
