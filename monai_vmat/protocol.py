@@ -108,6 +108,11 @@ class Protocol:
         return len(self.constraints)
 
     @cached_property
+    def default_constraint_vector(self) -> np.ndarray:
+        """The constraint vector (constraint_dim,) of a plan for every target that states no objective of its own."""
+        return self.encode_constraints({t.name: t.prescription_gy for t in self.targets if t.prescription_gy is not None})
+
+    @cached_property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the image channels in order."""
         names: list[str] = []

@@ -9,8 +9,11 @@ from monai_vmat.protocol import Protocol
 
 Setting = str | int | float | bool
 
-# How a machine works, what one call asks for, and what follows from others.
-_NO_SETTINGS = ("resume", "workers", "threads", "cache_rate", "channels_last", "pad_size", "window", "total_steps")
+# How a machine works, what one call asks for, what follows from others, and switches of MONAI's experiment tracking.
+_NO_SETTINGS = frozenset(
+    ("resume", "workers", "threads", "cache_rate", "channels_last", "pad_size", "window", "total_steps")
+    + ("save_execute_config", "is_not_rank0")
+)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Setting]:

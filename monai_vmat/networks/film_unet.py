@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,14 +85,20 @@ class FiLMUNet(nn.Module):
         attention: gate the skip connections by additive attention.
         checkpointing: recompute activations in the backward pass: less memory, about a third more time.
         use_film: ``False`` ignores the constraints (the ``no_film`` ablation): every vector then acts as zeros do.
+        default_constraints: the vector that holds where ``forward`` gets none, for programs that know of images alone; it is
+            no part of the state dict. Without it the constraints must be given, so that no training forgets them.
 
     Shapes:
-        ``image`` (B, in_channels, X, Y, Z), any size (padded to a multiple of 16 inside); ``constraints``
-        (B, constraint_dim). Returns (B, 1, X, Y, Z): dose as a fraction of the primary prescription, float32.
+        ``image`` (B, in_channels, X, Y, Z), any size: padded inside to multiples of 16 by repeating its far borders, the
+        result cropped again; ``constraints`` (B, constraint_dim). Returns (B, 1, X, Y, Z): dose as a fraction of the primary
+        prescription, float32.
 
     Raises:
-        ValueError: when ``base_channels`` is not a positive multiple of 8, or the inputs' shapes do not fit.
+        ValueError: when ``base_channels`` is not a positive multiple of 8, the inputs' shapes do not fit, or there are neither
+            constraints nor their defaults.
     """
+
+    default_constraints: Optional[Tensor]
 
     def __init__(
         self,
@@ -100,6 +109,7 @@ class FiLMUNet(nn.Module):
         attention: bool = False,
         checkpointing: bool = False,
         use_film: bool = True,
+        default_constraints: Optional[Sequence[float]] = None,
     ) -> None:
         super().__init__()
         if base_channels < NORM_GROUPS or base_channels % NORM_GROUPS:
@@ -108,6 +118,12 @@ class FiLMUNet(nn.Module):
         self.constraint_dim = constraint_dim
         self.use_film = use_film
         self.divisor = DIVISOR  # TorchScript reads attributes, not module globals
+        defaults = None
+        if default_constraints is not None:
+            defaults = torch.as_tensor(default_constraints, dtype=torch.float32)
+            if defaults.shape != (constraint_dim,):
+                raise ValueError(f"default_constraints: expected {constraint_dim} numbers, got {list(defaults.shape)}")
+        self.register_buffer("default_constraints", defaults, persistent=False)
         b = base_channels
         self.constraint_mlp = nn.Sequential(
             nn.Linear(constraint_dim, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim)
@@ -127,15 +143,20 @@ class FiLMUNet(nn.Module):
         self.att1 = AttentionGate(b, b) if attention else None
         self.out_conv = nn.Conv3d(b, 1, 1)
 
-    def forward(self, image: Tensor, constraints: Tensor) -> Tensor:
+    def forward(self, image: Tensor, constraints: Optional[Tensor] = None) -> Tensor:
         if image.dim() != 5 or image.shape[1] != self.in_channels:
             raise ValueError(f"image: expected (B, {self.in_channels}, X, Y, Z), got {list(image.shape)}")
+        if constraints is None:
+            defaults = self.default_constraints
+            if defaults is None:
+                raise ValueError(f"constraints: expected (B, {self.constraint_dim}), got none, and there are no defaults")
+            constraints = defaults.expand(image.shape[0], -1)
         if constraints.dim() != 2 or constraints.shape[1] != self.constraint_dim:
             raise ValueError(f"constraints: expected (B, {self.constraint_dim}), got {list(constraints.shape)}")
         if constraints.shape[0] != image.shape[0]:
             raise ValueError(f"{constraints.shape[0]} constraint vectors for a batch of {image.shape[0]} images")
         nx, ny, nz = image.shape[2], image.shape[3], image.shape[4]
-        pad = [0, -nz % self.divisor, 0, -ny % self.divisor, 0, -nx % self.divisor]
+        pad = [0, self._missing(nz), 0, self._missing(ny), 0, self._missing(nx)]
         x = F.pad(image, pad, mode="replicate") if sum(pad) > 0 else image
         condition = self.constraint_mlp(constraints if self.use_film else torch.zeros_like(constraints))
 
@@ -154,6 +175,10 @@ class FiLMUNet(nn.Module):
         up = _upsample(h)
         h = self.dec1(torch.cat([up, skip1 if self.att1 is None else self.att1(skip1, up)], 1), condition)
         return self._head(h)[:, :, :nx, :ny, :nz]
+
+    def _missing(self, extent: int) -> int:
+        # The next multiple minus the extent: torch.export cancels the extent when it pads, and its shapes stay simple.
+        return (extent + self.divisor - 1) // self.divisor * self.divisor - extent
 
     def _head(self, h: Tensor) -> Tensor:
         h = h.float()
