@@ -53,16 +53,6 @@ def resample_dose(dose_gy: np.ndarray, source: Grid, target: Grid) -> np.ndarray
     return np.ascontiguousarray(dose_gy)
 
 
-def beyond(source: Grid, target: Grid) -> list[np.ndarray]:
-    """Along each axis, which of the target's voxels have their centre beyond the source's edges, where nothing is known."""
-    found = []
-    for axis in range(3):
-        low, high = source.edges_mm(axis)
-        centres = target.centres_mm(axis)
-        found.append((centres < low) | (centres > high))
-    return found
-
-
 def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
     """Where the target's voxels lie among the source's: (target voxels, 1), as fractional indices."""
     index = (target.centres_mm(axis) - source.origin_mm[axis]) / source.spacing_mm[axis]
