@@ -39,10 +39,11 @@ CLINICAL_NAMES = {
     "Bowel": "Bowel, Bowel bag, Bowel_Bag, BowelBag, Bag_Bowel, Bowel_Small, Small Bowel, SmallBowel, Bowel Space, Spc_Bowel",
 }
 OTHER_NAMES = (
-    "PTV70_ring, z_PTV70_opt, zPTV70, _PTV70, PTV70_, PTV70 opt, PTV70-PTV56, PTV_70_56, PTV5670, PTV700, PTV_56.5, PTV560, "
-    "PTV63, PTV, GTV70, CTV56, PTV70eval, PTV 70 - Rectum, Rectum_PRV, Rectal balloon, Rectum wall, Rectum-PTV, Rectosigmoid, "
-    "_Rectum, ~Rectum, Bladder_Wall, Bladder-PTV, Prostate bed, CTV_Prostate_SV, Femur, Femoral Heads, Femurs, Femur_L_PRV, "
-    "Femur_LR, Femoral_Neck_L, Femoral Artery L, Large Bowel, Bowel_Large, Bowel_PRV, Left, Head L, -"
+    "PTV70_ring, z_PTV70_opt, zPTV70, _PTV70, PTV70_, PTV70 opt, PTV70-PTV56, PTV_70_56, PTV5670, PTV700, PTV_56.5, "
+    "PTV_70.4 Gy, PTV560, PTV63, PTV, GTV70, CTV56, PTV70eval, PTV 70 - Rectum, Rectum_PRV, Rectal balloon, Rectum wall, "
+    "Rectum-PTV, Rectosigmoid, _Rectum, ~Rectum, Bladder_Wall, Bladder-PTV, Prostate bed, CTV_Prostate_SV, Femur, "
+    "Femoral Heads, Femurs, Femur_L_PRV, Femur_LR, Femoral_Neck_L, Femoral Artery L, Large Bowel, Bowel_Large, Bowel_PRV, "
+    "Left, Head L, -"
 )
 
 
