@@ -4,23 +4,19 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from monai_vmat.case import write_case
-from monai_vmat.console import run_command, say, table
+from monai_vmat.case import Case
+from monai_vmat.console import run_command, say
+from monai_vmat.conversion import Outcome, conversion_parser, convert_all
 from monai_vmat.dicom.convert import Conversion, match_study, require_usable, study_to_case
 from monai_vmat.dicom.identity import Identity, identify, read_case_ids, read_salt
 from monai_vmat.dicom.names import NameMatch, read_mapping
 from monai_vmat.dicom.study import Study, find_studies
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
-from monai_vmat.parallel import map_in_processes
 from monai_vmat.protocol import Protocol, load_protocol
 
 EXAMPLE = """example:
@@ -37,17 +33,30 @@ on where it was. Exit status: 0 when OUT holds at least one case of SRC, 2 when 
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a study."""
+class StudySource:
+    """A study as what may become a case, see :class:`monai_vmat.conversion.Source`."""
 
-    study: str
-    case_id: str
-    status: str  # converted, already there, refused; with --dry-run: usable, refused
-    reason: str = ""
-    remarks: Sequence[str] = ()
-    found: Mapping[str, str] = field(default_factory=dict)
-    ambiguous: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    unmatched: Sequence[str] = ()
+    study: Study
+    identity: Identity
+    conversion: Conversion
+    stated: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        return self.study.label
+
+    @property
+    def case_id(self) -> str:
+        return self.identity.case_id
+
+    def match(self) -> NameMatch:
+        return match_study(self.study, self.conversion)
+
+    def require_usable(self, match: NameMatch) -> None:
+        require_usable(self.study, match, self.conversion)
+
+    def make(self) -> tuple[Case, list[str]]:
+        return study_to_case(self.study, self.conversion, self.identity, self.stated)
 
 
 def main() -> int:
@@ -67,22 +76,18 @@ def main() -> int:
     # Nothing is written by a dry run: without a salt of their own its cases have no ids yet.
     salt_file = options.salt or options.out / ".salt"
     salt = read_salt(salt_file) if not options.dry_run or salt_file.exists() else b""
-    named = [name_study(study, salt, case_ids) for study in studies]
-    refuse_same_names(named)
 
-    settled = [item for item in named if isinstance(item, Outcome)]
-    waiting = [item for item in named if not isinstance(item, Outcome)]
-    if options.dry_run:
-        outcomes = settled + map_in_processes(partial(look, conversion=conversion), waiting, options.workers, "study")
-    else:
-        there = [item for item in waiting if not options.overwrite and (options.out / f"{item[1].case_id}.npz").exists()]
-        settled += [Outcome(study.label, identity.case_id, "already there") for study, identity in there]
-        waiting = [item for item in waiting if item not in there]
-        work = partial(convert, conversion=conversion, constraints=constraints, out=options.out)
-        outcomes = settled + map_in_processes(work, waiting, options.workers, "study")
-    report(outcomes, protocol, show_ids=bool(salt))
-    if all(outcome.status == "refused" for outcome in outcomes):
-        raise InputError(options.source, "none of its studies can be converted", "See the reasons above")
+    def name_study(study: Study) -> StudySource | Outcome:
+        try:
+            if study.problem:
+                raise study.problem
+            identity = identify(study, salt, case_ids)
+        except InputError as error:
+            return Outcome(study.label, "-", "refused", str(error))
+        return StudySource(study, identity, conversion, constraints.get(identity.case_id, {}))
+
+    sources = [name_study(study) for study in studies]
+    outcomes = convert_all(sources, options, protocol, "study", "studies", show_ids=bool(salt))
     if not options.dry_run:
         unknown = sorted(set(constraints) - {outcome.case_id for outcome in outcomes})
         if unknown:
@@ -92,12 +97,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SRC", type=Path, help="folder of DICOM files, any nesting and names")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the case files")
-    parser.add_argument("--protocol", required=True, metavar="NAME", help="treatment site: a name or a JSON file")
-    parser.add_argument("--dry-run", action="store_true", help="only show which names match and what would be refused")
-    parser.add_argument("--mapping", type=Path, metavar="JSON", help="structures of your ROI names")
+    parser = conversion_parser(__doc__, EXAMPLE, "folder of DICOM files, any nesting and names")
     parser.add_argument("--spacing-mm", type=float, nargs=3, metavar=("X", "Y", "Z"), help="voxel size (default: the CT's)")
     parser.add_argument(
         "--margin-mm", type=float, metavar="M", help="crop to the targets and M mm around (default: to the body)"
@@ -109,11 +109,7 @@ def parse() -> argparse.Namespace:
         "--salt", type=Path, metavar="FILE", help="secret of the case ids (default: OUT/.salt, made when missing)"
     )
     parser.add_argument("--keep-identifiers", action="store_true", help="write and show patients' identifiers")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="convert studies again that have their file already")
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
     if options.spacing_mm and not all(0 < s <= 50 for s in options.spacing_mm):
         parser.error(f"--spacing-mm: three numbers above 0 and at most 50 were expected, got {options.spacing_mm}")
     if options.margin_mm is not None and not 0 <= options.margin_mm < 10_000:
@@ -129,94 +125,6 @@ def read_constraints(path: Path, protocol: Protocol) -> dict[str, dict[str, floa
     for stated in content.values():
         protocol.encode_constraints({}, stated)
     return content
-
-
-def name_study(study: Study, salt: bytes, case_ids: dict[str, str] | None) -> tuple[Study, Identity] | Outcome:
-    """The study with its names, or why it is refused."""
-    try:
-        if study.problem:
-            raise study.problem
-        return study, identify(study, salt, case_ids)
-    except InputError as error:
-        return Outcome(study.label, "-", "refused", str(error))
-
-
-def refuse_same_names(named: list[tuple[Study, Identity] | Outcome]) -> None:
-    """Refuse, in place, studies that would get one case id: several plans of a patient in the user's table, or copies."""
-    counts = Counter(item[1].case_id for item in named if not isinstance(item, Outcome))
-    for k, item in enumerate(named):
-        if not isinstance(item, Outcome) and counts[item[1].case_id] > 1:
-            study, identity = item
-            reason = InputError(
-                study.label,
-                f"{counts[identity.case_id]} studies would be case {identity.case_id}: plans of one patient, or copies",
-                "Leave one in SRC, or do without --case-ids",
-            )
-            named[k] = Outcome(study.label, identity.case_id, "refused", str(reason))
-
-
-def look(item: tuple[Study, Identity], conversion: Conversion) -> Outcome:
-    """What a conversion would find before it reads CT and dose."""
-    study, identity = item
-    outcome = Outcome(study.label, identity.case_id, "usable")
-    try:
-        match = match_study(study, conversion)
-        outcome = with_names(outcome, match)
-        require_usable(study, match, conversion)
-    except InputError as error:
-        return replace(outcome, status="refused", reason=str(error))
-    return outcome
-
-
-def convert(
-    item: tuple[Study, Identity], conversion: Conversion, constraints: Mapping[str, dict[str, Any]], out: Path
-) -> Outcome:
-    """Convert one study."""
-    study, identity = item
-    outcome = look(item, conversion)
-    if outcome.status == "refused":
-        return outcome
-    try:
-        case, remarks = study_to_case(study, conversion, identity, constraints.get(identity.case_id))
-    except InputError as error:
-        return replace(outcome, status="refused", reason=str(error))
-    write_case(case, out / f"{case.case_id}.npz")
-    return replace(outcome, status="converted", remarks=remarks)
-
-
-def with_names(outcome: Outcome, match: NameMatch) -> Outcome:
-    found = {structure: roi.name for structure, roi in match.found.items()}
-    return replace(outcome, found=found, ambiguous=match.ambiguous, unmatched=match.unmatched)
-
-
-def report(outcomes: Sequence[Outcome], protocol: Protocol, show_ids: bool) -> None:
-    """Names, cases, and what was refused and why."""
-    read = [outcome for outcome in outcomes if outcome.found or outcome.unmatched or outcome.ambiguous]
-    if read:
-        structures = list(dict.fromkeys([*protocol.structure_names, *(s for o in read for s in (*o.found, *o.ambiguous))]))
-        rows: list[tuple[object, ...]] = []
-        for structure in structures:
-            names = Counter(o.found[structure] for o in read if structure in o.found)
-            unclear = Counter(" / ".join(o.ambiguous[structure]) for o in read if structure in o.ambiguous)
-            rows.append((structure, sum(names.values()), counted(names), counted(unclear)))
-        rows.append(("(no structure)", "", counted(Counter(name for o in read for name in o.unmatched)), ""))
-        say(table(("structure", "studies", "ROI names", "ambiguous"), rows) + "\n")
-    statuses = Counter(outcome.status for outcome in outcomes)
-    say(table(("studies", "number"), list(statuses.items())))
-    for title, chosen in (
-        ("cases:", [o for o in outcomes if o.status != "refused"]),
-        ("refused, and why:", [o for o in outcomes if o.status == "refused"]),
-    ):
-        if chosen:
-            say(f"\n{title}")
-        for outcome in chosen:
-            case_id = f"{outcome.case_id} " if show_ids and outcome.status != "refused" else ""
-            details = outcome.reason or "; ".join([outcome.status, *outcome.remarks])
-            say(f"  {case_id}({outcome.study}): {details}")
-
-
-def counted(names: Counter[str]) -> str:
-    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in names.most_common()) or "-"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections import Counter
 from functools import partial
@@ -19,7 +18,7 @@ from monai_vmat.datalist import SECTIONS, natural_order
 from monai_vmat.errors import InputError
 from monai_vmat.handlers.evaluation_record import write_results
 from monai_vmat.metrics.case_metrics import case_metrics
-from monai_vmat.parallel import map_in_processes
+from monai_vmat.parallel import add_workers_option, map_in_processes
 from monai_vmat.predictions import AXES, DOSE_UNITS, find_prediction, predicted_case, read_prediction
 from monai_vmat.protocol import Protocol
 from monai_vmat.transforms.load_case import case_masks
@@ -53,10 +52,8 @@ def main() -> int:
     parser.add_argument("--experiment", metavar="NAME", help="what the result is called (default: PRED_DIR's name)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for evaluation_results.json (default: PRED_DIR)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
+    add_workers_option(parser)
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
     out = options.out or options.predictions
     if (out / "evaluation_results.json").exists() and not options.overwrite:
         raise InputError(out, "holds evaluation_results.json already", "Choose another --out, or add --overwrite")

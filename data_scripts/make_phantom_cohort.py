@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from monai_vmat.console import run_command, say, table
 from monai_vmat.datalist import FILE_NAME, build_datalist
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_json
-from monai_vmat.parallel import map_in_processes
+from monai_vmat.parallel import add_workers_option, map_in_processes
 
 EXAMPLE = """example:
   pip install 'monai_vmat[planning]'
@@ -31,11 +30,10 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=24, metavar="N", help="anatomies (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=2026, help="another seed, another cohort (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the cases")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
+    add_workers_option(parser)
     options = parser.parse_args()
-    for name in ("cases", "workers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: a number from 1 was expected, got {getattr(options, name)}")
+    if options.cases < 1:
+        parser.error(f"--cases: a number from 1 was expected, got {options.cases}")
     if options.seed < 0:
         parser.error(f"--seed: a number from 0 was expected, got {options.seed}")
     try:

@@ -108,7 +108,7 @@ def identify(path: Path, metadata: dict[str, Any], pattern: str | None) -> tuple
     """Case id and patient: as a native file says, or from the name of a v2.x file."""
     if metadata:
         return metadata["case_id"], metadata["patient"]
-    return path.stem, patient_of(path, pattern)
+    return path.stem, patient_of(path.stem, pattern)
 
 
 def find_protocol(metadata: dict[Path, dict[str, Any]], wanted: str | None) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from monai_vmat.console import run_command, say, table
 from monai_vmat.datalist import natural_order, patient_of
 from monai_vmat.errors import InputError
 from monai_vmat.npz import NpzArchive
-from monai_vmat.parallel import map_in_processes
+from monai_vmat.parallel import add_workers_option, map_in_processes
 from monai_vmat.pickled_metadata import read_pickled_metadata
 from monai_vmat.plain_facts import plain_facts, stated_spacing
 from monai_vmat.protocol import load_protocol
@@ -63,11 +62,9 @@ def main() -> int:
         help="its one group, found in a file's name without .npz, says whose anatomy it is (default: the whole name)",
     )
     parser.add_argument("--without-metadata", action="store_true", help="leave the files' own metadata aside, unread")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
+    add_workers_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="convert files again that have their case already")
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
     if options.out.resolve() == options.source.resolve():
         parser.error("OUT: another folder than SRC was expected; the v2.x files stay as they are")
     load_protocol(options.protocol)  # a wrong name is told once, not for every file
@@ -114,7 +111,7 @@ def migrate(
         case = read_case(path, load_protocol(protocol_name), spacing)
         notes = look_at(case)
         kept = {"spacing_from": where, **({"v2_metadata": facts} if facts else {})}
-        patient = patient_of(path, patient_pattern)
+        patient = patient_of(path.stem, patient_pattern)
         write_case(replace(case, patient=patient, metadata={**case.metadata, **kept}), out / path.name)
     except InputError as error:
         return Outcome(refused=str(error))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from monai_vmat.console import run_command, say, table
 from monai_vmat.datalist import natural_order
 from monai_vmat.errors import InputError
 from monai_vmat.openkbp import read_openkbp_patient
-from monai_vmat.parallel import map_in_processes
+from monai_vmat.parallel import add_workers_option, map_in_processes
 from monai_vmat.protocol import load_protocol
 
 PROTOCOL = "openkbp_head_and_neck"
@@ -29,11 +28,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", type=Path, help="OpenKBP checkout, or any folder that holds *-pats folders")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the case files, one pt_N.npz per patient")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
+    add_workers_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="convert patients again that have their file already")
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
 
     patients = find_patients(options.source)
     waiting = [p for p in patients if options.overwrite or not (options.out / f"{p.name}.npz").exists()]

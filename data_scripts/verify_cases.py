@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from monai_vmat.case_folder import open_cases
 from monai_vmat.console import run_command, say, table
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
-from monai_vmat.parallel import map_in_processes
+from monai_vmat.parallel import add_workers_option, map_in_processes
 from monai_vmat.protocol import Protocol
 from monai_vmat.reports.verification import (
     CaseCheck,
@@ -38,10 +37,8 @@ def main() -> int:
     parser.add_argument("source", metavar="FOLDER_OR_DATALIST", type=Path, help="folder of *.npz cases, or a datalist.json")
     parser.add_argument("--protocol", metavar="NAME", help="name or JSON file (default: what the datalist or the cases say)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page with tables and pictures")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)")
+    add_workers_option(parser)
     options = parser.parse_args()
-    if options.workers < 1:
-        parser.error(f"--workers: a number from 1 was expected, got {options.workers}")
 
     items, protocol = open_cases(options.source, options.protocol)
     work = partial(verify, protocol=protocol, picture=options.html is not None)

@@ -160,23 +160,24 @@ def build_datalist(
     return content
 
 
-def patient_of(path: Path, pattern: str | None) -> str:
-    """Whose anatomy a v2.x file's plan is on: what the pattern's one group finds in its name; without a pattern, the name.
+def patient_of(name: str, pattern: str | None) -> str:
+    """Whose anatomy a plan is on: what the pattern's one group finds in the name of its file or folder (without ending);
+    without a pattern, the name.
 
     Raises:
         InputError: for a pattern that is none, has not one group or does not match.
     """
     if pattern is None:
-        return path.stem
+        return name
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError("--patient-pattern", f"'{pattern}' is no regular expression ({error})", "Correct it") from error
     if compiled.groups != 1:
         raise InputError("--patient-pattern", f"one group was expected, '{pattern}' has {compiled.groups}", "Use one ( )")
-    match = compiled.search(path.stem)
+    match = compiled.search(name)
     if not match or not match[1]:
-        raise InputError(path, f"its name does not match --patient-pattern '{pattern}'", "Widen the pattern or rename the file")
+        raise InputError(name, f"this name does not match --patient-pattern '{pattern}'", "Widen the pattern or rename it")
     return match[1]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from monai_vmat.case import Case, write_case
 from monai_vmat.datalist import find_cases
 from monai_vmat.errors import InputError
+from monai_vmat.nifti import find_nifti_folders, read_nifti_case
 from monai_vmat.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def find_inputs(
     if source.is_file() or any(source.glob("*.npz")):
         return Inputs(find_cases(source, constraints, spacing_mm))
     cases = Path(output_dir) / "cases"
-    if any(source.rglob("ct.nii*")):
-        found = dict(_convert(_from_nifti(source, protocol, mapping), cases))
+    folders = find_nifti_folders(source)
+    if folders:
+        found = dict(_convert(_from_nifti(folders, protocol, mapping), cases))
     else:
         found = dict(_convert(_from_dicom(source, protocol, Path(output_dir), spacing_mm, mapping), cases))
     if not found:
@@ -110,10 +112,9 @@ def _from_dicom(
         yield partial(convert, study), study.label, study
 
 
-def _from_nifti(source: Path, protocol: Protocol, mapping: str | Path | None) -> Iterable[_Maker]:
+def _from_nifti(folders: Sequence[Path], protocol: Protocol, mapping: str | Path | None) -> Iterable[_Maker]:
     from monai_vmat.dicom.names import read_mapping
-    from monai_vmat.nifti import read_nifti_case
 
     names = read_mapping(mapping, protocol) if mapping else None
-    for folder in sorted({path.parent for path in source.rglob("ct.nii*")}):
+    for folder in folders:
         yield partial(read_nifti_case, folder, protocol, names), folder.name, None

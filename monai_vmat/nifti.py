@@ -11,9 +11,10 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from monai_vmat.case import Case
+from monai_vmat.datalist import natural_order
 from monai_vmat.dicom.grid import Grid
-from monai_vmat.dicom.names import match_names
-from monai_vmat.dicom.resample import beyond, resample_dose
+from monai_vmat.dicom.names import NameMatch, match_names
+from monai_vmat.dicom.plan_dose import dose_on_case, require_whole_plan
 from monai_vmat.dicom.structure_set import Roi
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
@@ -22,10 +23,42 @@ from monai_vmat.protocol import Protocol
 
 _MAX_VOXELS = 2**29
 _OBLIQUE = 1e-3
+_ENDINGS = (".nii", ".gz")
 _REMAKE = "Write it again or leave it out"
 
 
-def read_nifti_case(folder: str | Path, protocol: Protocol, mapping: Mapping[str, str | None] | None = None) -> Case:
+def find_nifti_folders(source: str | Path) -> list[Path]:
+    """The folders that hold a ``ct.nii.gz`` (or ``ct.nii``), in natural order: ``source`` itself, or any in it."""
+    folders = {path.parent for path in Path(source).rglob("ct.nii*") if path.suffix in _ENDINGS}
+    return sorted(folders, key=lambda folder: natural_order(str(folder)))
+
+
+def match_masks(folder: str | Path, protocol: Protocol, mapping: Mapping[str, str | None] | None = None) -> NameMatch:
+    """What the names of a folder's masks mean, see :func:`read_nifti_case`; no volume is read.
+
+    Raises:
+        InputError: when there is no CT, or two files have one name.
+    """
+    files = _files(Path(folder))
+    masks = [name for name in files if name not in ("ct", "dose")]
+    rois = [Roi(k, name, external=name.lower() == BODY.lower(), contours=(files[name],)) for k, name in enumerate(masks)]
+    return match_names(rois, protocol, mapping)
+
+
+def require_usable(folder: str | Path, match: NameMatch, protocol: Protocol, require_dose: bool) -> None:
+    """Check what can be known before volumes are read.
+
+    Raises:
+        InputError: for ambiguous names, required structures that are absent, or a missing dose.
+    """
+    match.require_complete(protocol, str(folder))
+    if require_dose and "dose" not in _files(Path(folder)):
+        raise InputError(folder, "has no dose.nii.gz", "Add the plan's dose; to predict one, give the folder to inference")
+
+
+def read_nifti_case(
+    folder: str | Path, protocol: Protocol, mapping: Mapping[str, str | None] | None = None, *, require_dose: bool = False
+) -> Case:
     """Read the case in a folder.
 
     ``ct.nii.gz`` holds Hounsfield units; ``dose.nii.gz``, if there is one, Gy, on any grid; every other ``.nii.gz`` (or
@@ -37,27 +70,31 @@ def read_nifti_case(folder: str | Path, protocol: Protocol, mapping: Mapping[str
         folder: its name is the case id.
         protocol: the protocol.
         mapping: the user's own structure names by file name, see :func:`monai_vmat.dicom.names.read_mapping`.
+        require_dose: whether the dose must be there and be that of the whole plan, as training needs it.
 
     Raises:
-        InputError: for damaged, oblique, huge or ill-fitting files, ambiguous or missing structures, or an unknown target.
+        InputError: for damaged, oblique, huge or ill-fitting files, ambiguous or missing structures, or an unknown target;
+            with ``require_dose`` also for a dose that is missing, leaves out part of a target or is nowhere near its
+            prescription.
     """
     folder = Path(folder)
-    files = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in sorted(folder.glob("*.nii*"))}
-    if "ct" not in files:
-        raise InputError(folder, "has no ct.nii.gz", "Name the folder of one case")
-    ct, grid = _read(files.pop("ct"))
-    dose = _dose_on(grid, files.pop("dose")) if "dose" in files else None
-    rois = [Roi(k, name, external=name.lower() == BODY.lower(), contours=(files[name],)) for k, name in enumerate(files)]
-    match = match_names(rois, protocol, mapping)
-    match.require_complete(protocol, str(folder))
+    files = _files(folder)
+    match = match_masks(folder, protocol, mapping)
+    require_usable(folder, match, protocol, require_dose)
+    ct, grid = _read(files["ct"])
     structures = {}
     for name, roi in match.found.items():
         volume, own = _read(files[roi.name])
-        if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-3):
+        if not _same(own, grid):
             raise InputError(files[roi.name], f"is on another grid than the CT ({own.shape}, {grid.shape})", "Resample it")
         structures[name] = volume > 0.5
     prescription_gy, constraints = _read_plan(folder / "plan.json", protocol, structures)
-    return Case(
+    dose = None
+    if "dose" in files:
+        native_gy, dose_grid = _read(files["dose"])
+        # On one grid nothing is resampled: what was calculated stays as it is.
+        dose = native_gy if _same(dose_grid, grid) else dose_on_case(native_gy, dose_grid, grid)
+    case = Case(
         case_id=folder.name,
         protocol=protocol.name,
         ct_hu=np.rint(np.clip(ct, -1024, 32767)).astype(np.int16),
@@ -69,6 +106,24 @@ def read_nifti_case(folder: str | Path, protocol: Protocol, mapping: Mapping[str
         metadata={"source": "NIfTI"},
         source=str(folder),
     )
+    if dose is not None and require_dose:
+        require_whole_plan(dose, dose_grid, grid, structures, prescription_gy, str(files["dose"]))
+    return case
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The NIfTI files of a folder by their names without the ending."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.nii*")):
+        if path.suffix not in _ENDINGS:
+            continue
+        name = path.name.removesuffix(".gz").removesuffix(".nii")
+        if name in files:
+            raise InputError(path, f"is there as {files[name].name}, too", "Leave one of them")
+        files[name] = path
+    if "ct" not in files:
+        raise InputError(folder, "has no ct.nii.gz", "Name the folder of one case")
+    return files
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
@@ -97,15 +152,8 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
     return volume, Grid.from_affine(turned, volume.shape)
 
 
-def _dose_on(grid: Grid, path: Path) -> np.ndarray:
-    """The dose in Gy on another grid, 0 where it was not calculated."""
-    dose, own = _read(path)
-    if own.shape == grid.shape and np.allclose(own.affine, grid.affine, atol=1e-3):
-        return dose
-    resampled = resample_dose(dose, own, grid)
-    for axis, outside in enumerate(beyond(own, grid)):
-        np.moveaxis(resampled, axis, 0)[outside] = 0.0
-    return resampled
+def _same(one: Grid, other: Grid) -> bool:
+    return one.shape == other.shape and np.allclose(one.affine, other.affine, atol=1e-3)
 
 
 def _read_plan(path: Path, protocol: Protocol, structures: Mapping[str, np.ndarray]) -> tuple[dict[str, float], np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -18,6 +19,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command line ``--workers``: a number from 1, by default that of the machine's cores."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"a number from 1 was expected, got {text}")
+        return int(text)
+
+    parser.add_argument(
+        "--workers", type=number, metavar="N", default=os.cpu_count() or 1, help="parallel processes (default: %(default)s)"
+    )
 
 
 def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int, unit: str) -> list[Result]:

@@ -8,33 +8,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from monai_vmat.case import Case
 from monai_vmat.errors import InputError
 from monai_vmat.nifti import read_nifti_case
 
-
-def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray, axes: str = "LPS") -> None:
-    """Store a case's volume with its voxels in another order."""
-    turn = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(axes)))
-    stored = apply_orientation(volume, turn)
-    nib.save(nib.Nifti1Image(stored, affine @ inv_ornt_aff(turn, volume.shape)), path)
-
-
-def write_folder(case: Case, folder: Path, axes: str = "LPS") -> Path:
-    folder.mkdir()
-    write_nifti(folder / "ct.nii.gz", case.ct_hu, case.affine, axes)
-    write_nifti(folder / "dose.nii.gz", case.dose_gy, case.affine, axes)
-    for name, mask in case.structures.items():
-        write_nifti(folder / f"{name.lower()}.nii.gz", mask.astype(np.uint8), case.affine, axes)
-    return folder
+from .nifti_folder import write_nifti, write_nifti_folder
 
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "SLA", "ARI"])
 def test_a_case_comes_back_whole(tmp_path, prostate, make_case, axes):
     case = make_case(prostate, spacing=(2.0, 3.0, 4.0))
-    found = read_nifti_case(write_folder(case, tmp_path / "mine", axes), prostate)
+    found = read_nifti_case(write_nifti_folder(case, tmp_path / "mine", axes), prostate)
     assert found.case_id == "mine" and found.prescription_gy == case.prescription_gy
     np.testing.assert_allclose(found.affine, case.affine, atol=1e-5)
     np.testing.assert_array_equal(found.ct_hu, case.ct_hu)
@@ -47,7 +32,7 @@ def test_a_case_comes_back_whole(tmp_path, prostate, make_case, axes):
 def test_a_dose_on_a_grid_of_its_own(tmp_path, prostate, make_case):
     """A ramp is a ramp on every grid; where the dose was not calculated it is 0."""
     case = make_case(prostate, shape=(24, 20, 16))
-    folder = write_folder(case, tmp_path / "mine")
+    folder = write_nifti_folder(case, tmp_path / "mine")
     x = case.affine[0, 3] + case.affine[0, 0] * np.arange(24)  # RAS: falls
     affine = case.affine @ np.diag([0.5, 0.5, 0.5, 1.0])
     fine_x = affine[0, 3] + affine[0, 0] * np.arange(24)
@@ -58,7 +43,7 @@ def test_a_dose_on_a_grid_of_its_own(tmp_path, prostate, make_case):
 
 
 def test_names_and_plans_of_ones_own(tmp_path, prostate, make_case):
-    folder = write_folder(make_case(prostate), tmp_path / "mine")
+    folder = write_nifti_folder(make_case(prostate), tmp_path / "mine")
     (folder / "rectum.nii.gz").rename(folder / "R_1.nii.gz")
     (folder / "dose.nii.gz").unlink()
     (folder / "plan.json").write_text(json.dumps({"prescription_gy": {"PTV56": 50.4}, "constraints": {"Rectum_V50Gy": 0.3}}))
@@ -106,7 +91,7 @@ KINDS = (
 @pytest.mark.parametrize("kind", KINDS.split(", "))
 def test_bad_folders_are_refused_in_one_message(tmp_path, prostate, make_case, kind):
     case = make_case(prostate)
-    folder = write_folder(case, tmp_path / "mine")
+    folder = write_nifti_folder(case, tmp_path / "mine")
     spoil, words = bad_files(folder, case)[kind]
     spoil()
     with pytest.raises(InputError, match=words):

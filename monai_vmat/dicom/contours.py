@@ -4,6 +4,11 @@ Contours of one plane are combined by the even-odd rule, so that a contour insid
 plane's area extends half way to its neighbours, at the ends and across gaps by half the usual distance of the planes. What
 part of a voxel lies inside is exact along X and Z and sampled at 15 lines along Y. Exactly half as the limit would make
 round structures too small (a sphere of 20 mm by 5 % in voxels of 3 mm); the limit is chosen so that the volume is right.
+
+Areas times thickness have no bias, wherever the planes lie: a sphere of 20 mm diameter gets its volume within 1.0, 1.5 and
+0.8 % on planes of 2, 2.5 and 3 mm, right on average. Shapes interpolated between planes (linear signed distances) would cut
+what bulges, by 0.7, 0.9 and 1.1 % on average and 2.1, 3.1 and 3.1 % at most; with tips that go on as the shape narrows, by up
+to 0.3 % on average and 1.0, 1.3 and 2.9 % at most.
 """
 
 from __future__ import annotations

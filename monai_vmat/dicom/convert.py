@@ -17,7 +17,8 @@ from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.identity import Identity, identifiers
 from monai_vmat.dicom.names import NameMatch, match_names, required_structures
 from monai_vmat.dicom.plan import Plan, read_plan
-from monai_vmat.dicom.resample import beyond, resample_dose, resample_image
+from monai_vmat.dicom.plan_dose import dose_on_case, require_whole_plan
+from monai_vmat.dicom.resample import resample_image
 from monai_vmat.dicom.structure_set import closed_contours, read_structure_set
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
@@ -27,7 +28,6 @@ from monai_vmat.protocol import Protocol
 _BODY_MARGIN_MM = 10.0
 _BODY_STRIDE = 4  # the body's extent is wanted to a centimetre; of every voxel it would take seconds
 _MAX_VOXELS = 2**28  # 1 GiB a float32 volume; a structure needs that much as well while it is drawn
-_PLAUSIBLE = (0.8, 1.25)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def study_to_case(
     }
     dose = None
     if study.doses:
-        dose = _dose_on(grid, study, plan, structures, prescription_gy)
+        native_gy, dose_grid = read_dose(study, plan.beams)
+        dose = dose_on_case(native_gy, dose_grid, grid)
+        require_whole_plan(dose, dose_grid, grid, structures, prescription_gy, study.names(study.doses[0]))
         metadata["dose_from"] = "plan" if len(study.doses) == 1 else f"{len(study.doses)} files"
     if conversion.keep_identifiers:
         metadata["identifiers"] = identifiers(study)
@@ -227,36 +229,3 @@ def _body_mm(ct_hu: np.ndarray, ct_grid: Grid, contours: Mapping[str, Sequence[n
     everything = np.concatenate(corners)
     bottom, top = ct_grid.edges_mm(2)
     return np.append(everything.min(0)[:2], bottom), np.append(everything.max(0)[:2], top)
-
-
-def _dose_on(
-    grid: Grid,
-    study: Study,
-    plan: Plan,
-    structures: Mapping[str, np.ndarray],
-    prescription_gy: Mapping[str, float],
-) -> np.ndarray:
-    """The study's dose on the case's grid, float32 Gy; 0 where it was not calculated.
-
-    Raises:
-        InputError: what :func:`monai_vmat.dicom.dose.read_dose` finds; when it leaves out part of a target, or the mean in
-            the target of the highest prescription is nowhere near it.
-    """
-    native, dose_grid = read_dose(study, plan.beams)
-    where = study.names(study.doses[0])
-    dose = resample_dose(native, dose_grid, grid)
-    for axis, outside in enumerate(beyond(dose_grid, grid)):
-        np.moveaxis(dose, axis, 0)[outside] = 0.0
-        low, high = dose_grid.edges_mm(axis)
-        for name in prescription_gy:
-            if np.moveaxis(structures[name], axis, 0)[outside].any():
-                problem = (
-                    f"the dose grid leaves out part of {name}: it reaches from {low:.1f} to {high:.1f} mm along {'XYZ'[axis]}"
-                )
-                raise InputError(where, problem, "Calculate the dose on a larger grid")
-    for name in sorted(prescription_gy, key=lambda n: prescription_gy[n])[-1:]:  # others have hotter targets inside them
-        mean, expected = float(dose[structures[name]].mean()), prescription_gy[name]
-        if not _PLAUSIBLE[0] <= mean / expected <= _PLAUSIBLE[1]:
-            problem = f"mean dose of {name}: about {expected:g} Gy were expected, got {mean:.2f}"
-            raise InputError(where, problem, "Export the dose of the whole plan (all fractions, in Gy), with its RTPLAN")
-    return dose

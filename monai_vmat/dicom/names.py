@@ -78,8 +78,9 @@ def read_mapping(path: str | Path, protocol: Protocol) -> dict[str, str | None]:
 def match_names(rois: Sequence[Roi], protocol: Protocol, mapping: Mapping[str, str | None] | None = None) -> NameMatch:
     """Match regions to structures: first by the user's mapping, then by the protocol's names and aliases.
 
-    A name matches as a whole, upper and lower case alike. Where the mapping gives a structure its region, aliases are not
-    asked for it. A region without contours matches only when no other does. ``Body`` is the region marked as EXTERNAL.
+    A name matches as a whole, upper and lower case alike, with or without the spaces, underscores and hyphens between its
+    parts. Where the mapping gives a structure its region, aliases are not asked for it. A region without contours matches only
+    when no other does. ``Body`` is the region marked as EXTERNAL.
     """
     mapping = mapping or {}
     candidates: dict[str, list[Roi]] = {}
@@ -117,12 +118,19 @@ def _possible_structures(protocol: Protocol) -> tuple[str, ...]:
 
 
 def _structures_called(roi: Roi, protocol: Protocol) -> list[str]:
-    patterns = {s.name: [re.escape(s.name), *s.aliases] for s in protocol.structures}
+    aliases = {s.name: s.aliases for s in protocol.structures}
     if protocol.dose_region:
-        patterns[protocol.dose_region] = [re.escape(protocol.dose_region)]
+        aliases[protocol.dose_region] = ()
+    written, joined = roi.name.strip(), _joined(roi.name)
     called = [
         structure
-        for structure, aliases in patterns.items()
-        if any(re.fullmatch(alias, roi.name, re.IGNORECASE) for alias in aliases)
+        for structure, patterns in aliases.items()
+        if joined.lower() == _joined(structure).lower()
+        or any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in patterns for name in (written, joined))
     ]
     return [*called, BODY] if roi.external else called
+
+
+def _joined(name: str) -> str:
+    """A name without the separators between its parts. Those before and after it stay: they mark auxiliary structures."""
+    return re.sub(r"(?<=[^ _-])[ _-]+(?=[^ _-])", "", name.strip())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from monai_vmat.dicom.grid import Grid
+
+_REACH = 12  # a voxel's share in the coefficient of another falls to 0.27 from one to the next: 1e-7 is left
 
 
 def resample_image(volume: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
@@ -26,10 +28,10 @@ def resample_image(volume: np.ndarray, source: Grid, target: Grid) -> np.ndarray
 
 
 def resample_dose(dose_gy: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-    """Cubic convolution (Keys 1981, doi:10.1109/TASSP.1981.1163711) axis by axis, kept between the two neighbours.
+    """Cubic B-spline through the voxels (Unser et al. 1993, doi:10.1109/78.193220), kept between the eight around it.
 
-    Linear interpolation cuts the shoulders of a dose: with a dose grid of 2.5 mm, D95 of a target loses 0.2 to 1 Gy. Cubic
-    convolution loses less than 0.1 Gy; left alone, it would overshoot at steps, as the one at the skin.
+    Left alone, a spline overshoots at steps, as the one at the skin. Kept between the neighbours of one axis after the other,
+    it would lose what it is used for: linear interpolation cuts the shoulders of a dose, cubic convolution smooths it.
 
     Args:
         dose_gy: (X, Y, Z) on ``source``; beyond its outermost voxel centres their values hold on.
@@ -37,30 +39,21 @@ def resample_dose(dose_gy: np.ndarray, source: Grid, target: Grid) -> np.ndarray
     Returns:
         float32 (X, Y, Z) on ``target``.
     """
+    dose = low = high = dose_gy.astype(np.float32, copy=False)
     for axis in range(3):
         position = _positions(source, target, axis)
         near = np.floor(position).astype(int) + np.arange(-1, 3)
-        weights = _keys(np.abs(near - position))
-        moved = np.moveaxis(dose_gy, axis, 0).astype(np.float32, copy=False)
-        # The outermost interval has no neighbour on one side: one in line with it makes the interpolation linear there.
-        padded = np.pad(moved, ((1, 1), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
-        neighbours = [padded[index] for index in (near + 1).clip(0, len(padded) - 1).T]
-        mixed = np.zeros_like(neighbours[0])
-        for weight, values in zip(weights.T, neighbours, strict=True):
-            mixed += weight.astype(np.float32)[:, None, None] * values
-        _, below, above, _ = neighbours
-        dose_gy = np.moveaxis(np.clip(mixed, np.minimum(below, above), np.maximum(below, above)), 0, axis)
-    return np.ascontiguousarray(dose_gy)
-
-
-def beyond(source: Grid, target: Grid) -> list[np.ndarray]:
-    """Along each axis, which of the target's voxels have their centre beyond the source's edges, where nothing is known."""
-    found = []
-    for axis in range(3):
-        low, high = source.edges_mm(axis)
-        centres = target.centres_mm(axis)
-        found.append((centres < low) | (centres > high))
-    return found
+        weights = _b_spline(np.abs(near - position)).astype(np.float32)
+        # Beyond the ends the dose goes on in line with itself, as far as it has a say in the spline.
+        padding = [(_REACH, _REACH) if a == axis else (0, 0) for a in range(3)]
+        padded = np.pad(dose, padding, mode="reflect", reflect_type="odd")
+        coefficients = np.moveaxis(ndimage.spline_filter1d(padded, 3, axis, np.float32), axis, 0)
+        mixed = sum(weight[:, None, None] * coefficients[index] for weight, index in zip(weights.T, near.T + _REACH))
+        dose = np.moveaxis(mixed, 0, axis)
+        below, above = near.T[1:3].clip(0, source.shape[axis] - 1)
+        low = np.minimum(low.take(below, axis), low.take(above, axis))
+        high = np.maximum(high.take(below, axis), high.take(above, axis))
+    return np.ascontiguousarray(np.clip(dose, low, high))
 
 
 def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
@@ -92,8 +85,7 @@ def _hat_integral(end: np.ndarray) -> np.ndarray:
     return np.where(end < 0, (1 + end) ** 2 / 2, 1 - (1 - end) ** 2 / 2)
 
 
-def _keys(distance: np.ndarray) -> np.ndarray:
-    """Keys' kernel at distances (in voxels) from 0 to 2."""
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance < 1, near, far)
+def _b_spline(distance: np.ndarray) -> np.ndarray:
+    """The cubic B-spline at distances (in voxels) from 0 to 2."""
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    return np.where(distance < 1, near, (2 - distance) ** 3 / 6)

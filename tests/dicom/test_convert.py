@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from scipy import ndimage
 
-from monai_vmat.case import lps_affine
+from monai_vmat.case import lps_affine, read_case
 from monai_vmat.dicom.contours import rasterise
 from monai_vmat.dicom.convert import Conversion, ct_hu_on, study_to_case
 from monai_vmat.dicom.dose import read_dose
@@ -119,6 +121,59 @@ def test_d95_on_the_case_grid_is_that_on_the_dose_grid(steep, prostate, spacing_
     on_dose_grid = dose_at_volume(dose[rasterise(contours, grid, 2.0)], 95)
     on_case_grid = dose_at_volume(case.dose_gy[case.structures["PTV70"]], 95)
     assert on_case_grid == pytest.approx(on_dose_grid, abs=0.2)
+
+
+COHORT = Path(__file__).resolve().parents[2] / "data" / "cohort"
+
+
+@pytest.fixture(scope="module", params=("003_balanced", "018_bladder-first"))
+def planned(request, prostate):
+    """The middle of a cohort's plan as a clinic would have it: round contours on a CT of 1.5 x 1.5 x 3 mm."""
+    case = read_case(COHORT / f"phantom_{request.param}.npz", prostate)
+    reach = np.argwhere(case.structures["PTV56"])
+    part = tuple(slice(max(0, low - 6), high + 7) for low, high in zip(reach.min(0), reach.max(0), strict=True))
+    finer = np.meshgrid(*(np.arange(0, s.stop - s.start - 1, step) for s, step in zip(part, (0.5, 0.5, 1))), indexing="ij")
+
+    def refine(volume: np.ndarray, order: int) -> np.ndarray:
+        return ndimage.map_coordinates(volume[part].astype(np.float32), finer, order=order, mode="nearest")
+
+    drawn = {name: case.structures[name] for name in ("PTV70", "PTV56", "Rectum", "Bladder")}
+    return replace(
+        case,
+        affine=lps_affine((1.5, 1.5, 3.0), (-50.25, -80.5, 12.0)),
+        ct_hu=refine(case.ct_hu, 1).astype(np.int16),
+        structures={name: refine(ndimage.gaussian_filter(mask * 1.0, 1), 3) > 0.5 for name, mask in drawn.items()},
+        dose_gy=refine(case.dose_gy, 5).clip(0),
+    )
+
+
+@pytest.mark.parametrize("dose_spacing_mm", (2.0, 2.5, 3.0))
+def test_d95_of_a_plan_is_that_of_its_dose_grid(planned, tmp_path, prostate, write_dicom_set, dose_spacing_mm):
+    """Asked are 0.2 Gy. The dose grid's own D95 is taken as planning systems do, from many points: those of a 1 mm grid inside
+    the contours, interpolated between the dose grid's voxels (by scipy).
+
+    Three things part the two numbers, measured for PTV70 of 14 plans of the cohort with dose grids of 2, 2.5 and 3 mm anywhere:
+
+    * Resampling, on its own: see test_resample.py, at most 0.09 Gy up to 2.5 mm.
+    * The voxels of the case. D95 asks for a target's outermost half millimetre. Round contours on 1.5 x 1.5 x 3 mm: 0.13 to
+      0.15 Gy at most in all, on 3 mm voxels 0.21. Contours that follow the edges of 3 mm voxels, as those drawn around the
+      cohort's masks, keep all centres 1.5 mm from them: 0.20 Gy too much on average, 0.36 at most, and right for such masks.
+    * The voxels of the dose grid, where D95 is taken from those (as in the test above): 0.12, 0.22 and 0.43 Gy at most by
+      themselves. The difference of 0.5 Gy once seen with 3 mm was this, convolution's half and the one before together.
+    """
+    layout = {"dose_offset_mm": (1.1, 0.6, 1.7), "dose_spacing_mm": (dose_spacing_mm,) * 3}
+    (study,) = find_studies(write_dicom_set(planned, tmp_path, prostate, **layout))
+    case, _ = study_to_case(study, Conversion(prostate), Identity("c", "p"))
+    dose, grid = read_dose(study)
+    low, high = (np.asarray([grid.edges_mm(axis)[side] for axis in range(3)]) for side in (0, 1))
+    fine = Grid(tuple(low + 0.5), (1.0, 1.0, 1.0), tuple((high - low).astype(int)))
+    for roi in read_structure_set(study):
+        if roi.name in case.prescription_gy:
+            contours, _ = closed_contours(roi, "rs")
+            points = np.argwhere(rasterise(contours, fine, 3.0)) + fine.origin_mm - grid.origin_mm
+            inside = ndimage.map_coordinates(dose, points.T / dose_spacing_mm, order=3, mode="mirror")
+            on_case_grid = dose_at_volume(case.dose_gy[case.structures[roi.name]], 95)
+            assert on_case_grid == pytest.approx(dose_at_volume(inside, 95), abs=0.2), roi.name
 
 
 def test_another_spacing_keeps_volumes_and_places(steep, prostate):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from monai_vmat.dicom.names import match_names, read_mapping
@@ -22,6 +24,58 @@ def test_names_and_aliases_match_as_a_whole_in_upper_and_lower_case(prostate):
     match = match_names(rois("ptv_7000", "RECTUM", "Rectum_wall", "femoral_head_l", "xBladder", "CTV70"), prostate)
     assert found(match) == {"PTV70": "ptv_7000", "Rectum": "RECTUM", "Femur_L": "femoral_head_l", "Prostate": "CTV70"}
     assert match.unmatched == ("Rectum_wall", "xBladder")
+
+
+CLINICAL_NAMES = {
+    "PTV70": "PTV70, PTV 70, PTV_70, PTV-70, ptv 7000, PTV_7000, PTV7000, PTV7000cGy, PTV_7000 cGy, PTV70Gy, PTV 70 Gy, "
+    "PTV_70.0Gy, PTV_70.00, PTV_High, PTV High",
+    "PTV56": "PTV56, PTV 56, PTV_5600, PTV5600, PTV56Gy, PTV_56.0 Gy, PTV-56, PTV_Low, ptv low, PTV 5600cGy",
+    "Prostate": "Prostate, PROSTATE, CTV70, CTV_7000, CTV 70 Gy, CTV_Prostate, CTV prostate",
+    "Rectum": "Rectum, rectum, RECTUM",
+    "Bladder": "Bladder, BLADDER",
+    "Femur_L": "Femur_L, Femur L, Femur-L, FemurL, Femur_Left, Femur Lt, Femoral Head Left, FemoralHead_L, Femoral_Head_L, "
+    "Fem_Head_L, FemHeadL, Femur_Head_L, Left Femur, L Femur, Lt Femoral Head, Left_Femoral_Head, LEFT FEM HEAD, fem  head - L",
+    "Femur_R": "Femur_R, Femur R, FemurR, Femur Right, Femoral Head Right, FemoralHead_R, Fem_Head_R, Right Femur, RT_FEMUR",
+    "Bowel": "Bowel, Bowel bag, Bowel_Bag, BowelBag, Bag_Bowel, Bowel_Small, Small Bowel, SmallBowel, Bowel Space, Spc_Bowel",
+}
+OTHER_NAMES = (
+    "PTV70_ring, z_PTV70_opt, zPTV70, _PTV70, PTV70_, PTV70 opt, PTV70-PTV56, PTV_70_56, PTV5670, PTV700, PTV_56.5, "
+    "PTV_70.4 Gy, PTV560, PTV63, PTV, GTV70, CTV56, PTV70eval, PTV 70 - Rectum, Rectum_PRV, Rectal balloon, Rectum wall, "
+    "Rectum-PTV, Rectosigmoid, _Rectum, ~Rectum, Bladder_Wall, Bladder-PTV, Prostate bed, CTV_Prostate_SV, Femur, "
+    "Femoral Heads, Femurs, Femur_L_PRV, Femur_LR, Femoral_Neck_L, Femoral Artery L, Large Bowel, Bowel_Large, Bowel_PRV, "
+    "Left, Head L, -"
+)
+
+
+@pytest.mark.parametrize(("structure", "name"), [(s, n) for s, names in CLINICAL_NAMES.items() for n in names.split(", ")])
+def test_names_that_clinics_use(prostate, structure, name):
+    assert found(match_names(rois(name), prostate)) == {structure: name}
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES.split(", "))
+def test_names_of_something_else(prostate, name):
+    match = match_names(rois(name), prostate)
+    assert not match.found and not match.ambiguous and match.unmatched == (name,)
+
+
+def test_several_ways_to_write_a_name_are_ambiguous_all(prostate):
+    match = match_names(rois("Femur L", "Femur_L", "Fem_Head_L", "Femur R", "Bowel_Small", "Bowel Bag"), prostate)
+    assert match.ambiguous == {"Femur_L": ("Femur L", "Femur_L", "Fem_Head_L"), "Bowel": ("Bowel_Small", "Bowel Bag")}
+    assert found(match) == {"Femur_R": "Femur R"}
+
+
+def test_an_alias_may_have_separators_of_its_own(prostate):
+    own = replace(prostate.structure("Rectum"), aliases=(r"R_\d+ x",))
+    protocol = replace(prostate, structures=(own,))
+    assert found(match_names(rois("R_12 x"), protocol)) == {"Rectum": "R_12 x"}
+    assert not found(match_names(rois("R12x"), protocol))
+
+
+def test_separators_of_the_structures_own_name_do_not_matter(head_and_neck):
+    names = rois("possible dose mask", "Spinal Cord", "spinal-cord")
+    match = match_names(names, head_and_neck)
+    assert found(match) == {"possible_dose_mask": "possible dose mask"}
+    assert match.ambiguous == {"SpinalCord": ("Spinal Cord", "spinal-cord")}
 
 
 def test_two_names_for_a_structure_are_ambiguous(prostate):

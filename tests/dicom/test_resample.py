@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from monai_vmat.case import read_case
 from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.resample import resample_dose, resample_image
+from monai_vmat.metrics.dvh import dose_at_volume
 
 FINE = Grid((-20.3, 11.0, 5.5), (1.0, 1.5, 2.0), (40, 30, 20))
 COARSE = Grid((-18.1, 14.2, 9.0), (3.0, 2.5, 3.0), (10, 12, 9))
@@ -58,7 +63,7 @@ def test_the_mean_of_an_image_stays():
 
 
 def test_a_dose_never_overshoots():
-    """A step, as at the skin: cubic convolution alone would give -4 and 64 Gy beside it."""
+    """A step, as at the skin: a spline alone would give -6 and 66 Gy beside it."""
     step = np.zeros((12, 4, 4))
     step[6:] = 60
     source = Grid((0.0, 0.0, 0.0), (2.5, 2.5, 2.5), step.shape)
@@ -67,7 +72,7 @@ def test_a_dose_never_overshoots():
 
 
 def test_the_shoulder_of_a_dose_is_not_cut():
-    """A penumbra of 6 mm on 2.5 mm; where it bends most, linear interpolation is 1 Gy off."""
+    """A penumbra of 6 mm on 2.5 mm; where it bends most, linear interpolation is 1 Gy off, cubic convolution 0.25."""
 
     def profile(x):
         return 70 / (1 + np.exp((x - 20) / 2.2))
@@ -76,4 +81,40 @@ def test_the_shoulder_of_a_dose_is_not_cut():
     target = Grid((0.0, 0.0, 0.0), (0.5, 2.5, 2.5), (90, 2, 2))
     dose = np.broadcast_to(profile(source.centres_mm(0))[:, None, None], source.shape)
     error = resample_dose(dose, source, target)[:, 0, 0] - profile(target.centres_mm(0))
-    assert np.abs(error).max() < 0.3
+    assert np.abs(error).max() < 0.2
+
+
+def test_beside_the_last_voxels_a_dose_goes_on_in_line():
+    """Mirrored at its ends, a spline would be flat there: 0.8 Gy off on a ramp of 5 Gy a voxel."""
+    source = Grid((0.0, 0.0, 0.0), (2.0, 2.0, 2.0), (8, 2, 2))
+    ramp = np.broadcast_to(5.0 * np.arange(8)[:, None, None], source.shape)
+    fine = resample_dose(ramp, source, Grid((0.0, 0.0, 0.0), (0.5, 2.0, 2.0), (29, 2, 2)))
+    assert fine[:, 0, 0] == pytest.approx(1.25 * np.arange(29), abs=1e-3)
+
+
+COHORT = Path(__file__).resolve().parents[2] / "data" / "cohort"
+
+
+@pytest.mark.parametrize(("spacing_mm", "limit_gy"), ((2.0, 0.2), (2.5, 0.2), (3.0, 0.3)))
+@pytest.mark.parametrize("plan", ("000_balanced", "003_balanced", "018_bladder-first"))
+def test_the_dose_of_a_plan_keeps_its_d95(prostate, plan, spacing_mm, limit_gy):
+    """What resampling alone does: from a dose grid half a voxel away back to the same voxels, the field between them a quintic
+    spline. 0.2 Gy is what is asked.
+
+    All 56 plans of the cohort, both targets: D95 moves by up to 0.06, 0.09 and 0.26 Gy from dose grids of 2, 2.5 and 3 mm (5
+    of 112 by more than 0.2: the plans have edges of a voxel's width, which such a grid does not hold), by cubic convolution
+    0.10, 0.21 and 0.45 (26 of 112), by linear interpolation up to 0.5.
+    """
+    case = read_case(COHORT / f"phantom_{plan}.npz", prostate)
+    inside = np.argwhere(case.structures["PTV56"])
+    part = tuple(slice(max(0, low - 8), high + 9) for low, high in zip(inside.min(0), inside.max(0), strict=True))
+    truth = case.dose_gy[part].astype(np.float64)
+    grid = Grid((0.0, 0.0, 0.0), case.spacing_mm, truth.shape)
+    count = [int((n - 2) * step / spacing_mm) for n, step in zip(truth.shape, case.spacing_mm, strict=True)]
+    source = Grid((1.5, 1.5, 1.5), (spacing_mm,) * 3, tuple(count))
+    places = [source.centres_mm(axis) / case.spacing_mm[axis] for axis in range(3)]
+    sampled = ndimage.map_coordinates(truth, np.meshgrid(*places, indexing="ij"), order=5, mode="mirror")
+    back = resample_dose(sampled, source, grid)
+    for target in ("PTV70", "PTV56"):
+        mask = case.structures[target][part]
+        assert dose_at_volume(back[mask], 95) == pytest.approx(dose_at_volume(truth[mask], 95), abs=limit_gy), target
