@@ -9,6 +9,11 @@ from types import TracebackType
 
 from monai_vmat.errors import InputError, find_input_error
 
+_LOST = (
+    "another process of this run has ended: its own message, or torchrun's Root Cause, says why. A training goes on after its "
+    "last whole epoch by itself under torchrun --max-restarts=N, otherwise with --resume true"
+)
+
 
 def say(text: str = "") -> None:
     """Write a line to standard output at once."""
@@ -32,19 +37,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def plain_errors() -> None:
-    """From now on let bad input end the process with one line and exit status 1, whoever wrapped the error.
+    """From now on let bad input end the process with one line and exit status 1, whoever wrapped the error; so does the end
+    of another process that this one works with.
 
     For programs whose ``main`` is not ours: MONAI's bundle commands raise a RuntimeError from ours, with a long traceback.
     """
 
+    from monai_vmat.distributed import lost_process  # PyTorch takes seconds to import, and other command lines need none
+
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         cause = find_input_error(error)
-        if cause is None:
-            sys.__excepthook__(kind, error, trace)
-        else:
+        if cause is not None:
             last_line = str(cause).strip().splitlines()[-1]  # an error out of a worker process carries its traceback
             sys.stderr.write(f"error: {last_line.removeprefix('monai_vmat.errors.InputError: ')}\n")
-            sys.stderr.flush()
+        elif lost_process(error):
+            sys.stderr.write(f"error: {_LOST}\n")
+        else:
+            sys.__excepthook__(kind, error, trace)
+        sys.stderr.flush()
 
     sys.excepthook = hook
 

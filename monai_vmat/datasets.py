@@ -73,7 +73,7 @@ class CaseDataset(CacheDataset):
         pool = ThreadPoolExecutor(self.num_workers or 1)
         try:
             items = pool.map(self._load_cache_item, wanted)
-            return list(tqdm(items, total=len(wanted), desc="Reading cases", disable=not self.progress))
+            return list(tqdm(items, total=len(wanted), desc="Reading cases", disable=not (self.progress and wanted)))
         finally:
             pool.shutdown(cancel_futures=True)
 

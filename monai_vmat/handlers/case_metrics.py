@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, zip_longest
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 
+from monai_vmat.distributed import SPARE, gather_dealt
 from monai_vmat.masks import unpack_masks
 from monai_vmat.metrics.case_metrics import aggregate, case_metrics
 from monai_vmat.protocol import Protocol
@@ -55,6 +54,8 @@ class CaseMetrics(Metric):
 
     def update(self, output: tuple[list[dict], list[dict]]) -> None:
         for item, out in zip(*output, strict=True):
+            if SPARE in item:
+                continue
             self._results.append(self._thread.submit(self._measure, item, out))
             if len(self._results) > _WAITING_CASES:
                 self._results[-1 - _WAITING_CASES].result()  # and with it those before: there is one thread
@@ -69,7 +70,8 @@ class CaseMetrics(Metric):
         return {"case_id": item["case_id"], "patient": item["patient"], **result}
 
     def compute(self) -> float:
-        results = _gather([future.result() for future in self._results])
+        dealt = gather_dealt([future.result() for future in self._results])
+        results = list({result["case_id"]: result for result in dealt}.values())
         if not results or self._engine is None:
             raise NotComputableError("no case was evaluated, or the metric is not attached to an evaluator")
         summary = aggregate(results, self.protocol)
@@ -78,14 +80,6 @@ class CaseMetrics(Metric):
         means = {k.removesuffix("_mean"): v for k, v in summary.items() if v is not None and not k.endswith("_std")}
         self._engine.state.metrics |= {f"val/{name}": value for name, value in means.items()}
         return means["mae_gy"]
-
-
-def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All processes' results in the order in which a distributed sampler deals cases out, each case once."""
-    if idist.get_world_size() > 1:
-        shares = idist.all_gather(results)
-        results = [result for result in chain.from_iterable(zip_longest(*shares)) if result is not None]
-    return list({result["case_id"]: result for result in results}.values())
 
 
 def predicted_gy(out: dict[str, Any], protocol: Protocol) -> np.ndarray:

@@ -19,6 +19,7 @@ from monai_vmat.dashboard.hparams import session_end, session_start
 from monai_vmat.dashboard.layout import custom_layout
 from monai_vmat.dashboard.settings import compared_metrics, settings
 from monai_vmat.dashboard.values import plan_values
+from monai_vmat.distributed import is_first
 from monai_vmat.handlers.case_metrics import case_arrays
 from monai_vmat.protocol import Protocol
 from monai_vmat.reports.dvh_figure import dvh_figure
@@ -39,7 +40,7 @@ class Dashboard:
     * HParams: the settings of :func:`~monai_vmat.dashboard.settings.settings`, with ``best/...`` as metrics.
 
     Attach it behind the handler that validates: it reads what the validation has left. A resumed run's later events replace
-    those of epochs done twice.
+    those of epochs done twice. Of several processes the first writes.
 
     Args:
         folder: where the event file goes.
@@ -60,6 +61,8 @@ class Dashboard:
         self._case: Case | None = None
 
     def attach(self, engine: Engine) -> None:
+        if not is_first():
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
         engine.add_event_handler(Events.COMPLETED, self._close)

@@ -7,6 +7,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import nn
 
+from monai_vmat.distributed import average_gradients, gather
 from monai_vmat.losses.adversarial import least_squares
 
 
@@ -14,7 +15,8 @@ class DiscriminatorStep:
     """Once the network has made its step, one step of the discriminator on the same batch: ``(L(real) + L(predicted)) / 2``.
 
     The epoch's mean goes to the trainer's metrics as ``train/discriminator``. Discriminator and optimiser belong into the
-    checkpoint (``also_saved`` in the configuration).
+    checkpoint (``also_saved`` in the configuration). Several processes average its gradients, as DistributedDataParallel does
+    those of the network.
 
     Args:
         discriminator: the one that :class:`~monai_vmat.losses.adversarial.AdversarialLoss` asks.
@@ -40,9 +42,11 @@ class DiscriminatorStep:
         real, predicted = (self.discriminator(d)[-1] for d in (output["label"]["dose"], output["pred"].detach().float()))
         loss = 0.5 * (self.criterion(real, True, True) + self.criterion(predicted, False, True))
         loss.backward()
+        average_gradients(self.discriminator.parameters())
         self.optimizer.step()
         self._sum += float(loss.detach())
         self._count += 1
 
     def _end(self, engine: Engine) -> None:
-        engine.state.metrics["train/discriminator"] = self._sum / self._count
+        sums, counts = zip(*gather((self._sum, self._count)), strict=True)
+        engine.state.metrics["train/discriminator"] = sum(sums) / sum(counts)

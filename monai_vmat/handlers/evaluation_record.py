@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai_vmat import provenance
 from monai_vmat.case import write_dose
 from monai_vmat.console import say, table
+from monai_vmat.distributed import SPARE, is_first
 from monai_vmat.files import write_json
 from monai_vmat.handlers.case_metrics import predicted_gy
 from monai_vmat.metrics.case_metrics import aggregate
@@ -40,6 +41,8 @@ CONVENTIONS = {
 class EvaluationRecord:
     """Write ``<case_id>_pred.npz`` for each case and ``evaluation_results.json`` at the end, and show the result.
 
+    Of several processes each writes the predictions of its own cases, the first the results of all.
+
     Args:
         folder: where the files go.
         protocol: the protocol.
@@ -64,10 +67,13 @@ class EvaluationRecord:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_predictions)
-        engine.add_event_handler(Events.COMPLETED, self._write_results)
+        if is_first():
+            engine.add_event_handler(Events.COMPLETED, self._write_results)
 
     def _write_predictions(self, engine: Engine) -> None:
         for item, out in zip(engine.state.batch, engine.state.output, strict=True):
+            if SPARE in item:
+                continue
             pred_gy = predicted_gy(out, self.protocol)
             affine = item["structures"].affine.numpy()
             write_dose(

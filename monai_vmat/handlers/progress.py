@@ -5,15 +5,19 @@ from __future__ import annotations
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from monai_vmat.distributed import is_first
+
 
 class Progress:
-    """Show how far the engine's epoch is, and for a trainer the running mean of the loss."""
+    """Show how far the engine's epoch is, and for a trainer the running mean of the loss; of several processes, the first's."""
 
     def __init__(self, description: str) -> None:
         self.description = description
         self._bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
+        if not is_first():
+            return
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.TERMINATE, self._end)

@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 
 from monai_vmat import provenance
 from monai_vmat.datalist import SECTIONS, load_datalist
+from monai_vmat.distributed import is_first, job, processes
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json, write_whole
 
@@ -29,7 +30,8 @@ class RunRecord:
     """Write ``training_config.json``, ``test_cases.json``, ``metrics.csv`` (a row an epoch) and ``training_summary.json``.
 
     Each file is whole at any moment. When a run is resumed, the rows of later epochs (done, but not saved in the
-    checkpoint) are dropped and written again. Columns without a value in an epoch stay empty.
+    checkpoint) are dropped and written again. Columns without a value in an epoch stay empty. Of several processes the first
+    writes.
 
     Args:
         folder: the run's folder.
@@ -66,6 +68,8 @@ class RunRecord:
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
+        if not is_first():
+            return
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
@@ -80,6 +84,8 @@ class RunRecord:
         sessions = read_json(path)["sessions"] if path.exists() else []
         session = {
             "first_epoch": engine.state.epoch + 1,
+            "processes": processes(),
+            "job": job(),
             "git_commit": provenance.git_commit(self.project_root),
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),

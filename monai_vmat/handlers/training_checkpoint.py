@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from monai_vmat.distributed import is_first
 from monai_vmat.engines import check_and_load, flag, load_checkpoint
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
@@ -62,7 +63,7 @@ class TrainingCheckpoint:
     ``last.pt`` holds the network, the evaluated (perhaps averaged) network, the optimiser, the schedule, epoch and
     iteration, the validator's best value and epoch, and the state of torch's random generators. All other randomness is a
     function of seed, epoch and case. ``best-epoch=NNN-val_mae_gy=X.XXX.pt`` holds the evaluated weights; older best files
-    go only when the newer one and ``last.pt`` are whole.
+    go only when the newer one and ``last.pt`` are whole. Of several processes the first writes and all restore.
 
     Args:
         folder: the run's ``checkpoints`` folder.
@@ -90,7 +91,8 @@ class TrainingCheckpoint:
         self.validator = validator
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        if is_first():
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, trainer: Engine) -> None:
         """Write the files of the epoch that has just ended."""
@@ -141,7 +143,8 @@ class TrainingCheckpoint:
         length = trainer.state.epoch_length
         if saved["iteration"] != saved["epoch"] * length:
             problem = f"{saved['iteration']} steps in {saved['epoch']} epochs do not fit epochs of {length} steps"
-            raise InputError(path, problem, "Resume with the run's own datalist and batch size")
+            mend = "Resume with the run's own datalist and batch size (batch_size times processes, when there are several)"
+            raise InputError(path, problem, mend)
         trainer.state.epoch, trainer.state.iteration = saved["epoch"], saved["iteration"]
         self.validator.state.best_metric = saved["best_metric"]
         self.validator.state.best_metric_epoch = saved["best_metric_epoch"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from ignite.engine import Engine, Events
 
+from monai_vmat.distributed import gather
 from monai_vmat.losses.composite import CompositeLoss
 
 logger = logging.getLogger(__name__)
@@ -16,9 +19,9 @@ logger = logging.getLogger(__name__)
 class TrainingLosses:
     """Put ``train/loss``, ``train/<component>`` (unweighted) and ``train/<component>_weighted`` into the trainer's metrics.
 
-    Components, and the figures that they give of themselves, are averaged over the steps in which they were computed; counts
-    are added up over the epoch, and the log says how many structures the losses left out. A loss that is not finite ends the
-    run with the case ids of its batch.
+    Components, and the figures that they give of themselves, are averaged over the steps (of all processes) in which they
+    were computed; counts are added up over the epoch, and the log says how many structures the losses left out. A loss that is
+    not finite ends the run with the case ids of its batch.
 
     Raises:
         FloatingPointError: when the loss is NaN or infinite.
@@ -52,7 +55,8 @@ class TrainingLosses:
             self._counts[name] += count
 
     def _end(self, engine: Engine) -> None:
-        means = {name: total / self._steps[name] for name, total in self._sums.items()}
+        sums, steps, self._counts = (_added(gather(dict(d))) for d in (self._sums, self._steps, self._counts))
+        means = {name: total / steps[name] for name, total in sums.items()}
         engine.state.metrics |= {f"train/{name}": float(value) for name, value in {**means, **self._counts}.items()}
         self._tell("skipped", "were left out for having too few voxels in the patch")
         self._tell("cut", "touch the border: their DVH is that of the part in the patch")
@@ -62,3 +66,8 @@ class TrainingLosses:
         parts = [f"{term}: {self._counts[f'{term}_{kind}']} of {self._counts[f'{term}_structures']}" for term in terms]
         if parts:
             logger.info(f"Structures that {meaning} ({', '.join(parts)})")
+
+
+def _added(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the processes counted, name by name: a term may be in one process's steps only."""
+    return {name: sum(part.get(name, 0) for part in parts) for name in dict.fromkeys(chain.from_iterable(parts))}

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from monai_vmat.distributed import mean_over_processes
 from monai_vmat.losses.composite import CompositeLoss
 
 
@@ -35,7 +36,7 @@ class UncertaintyWeightedLoss(CompositeLoss):
         learned = [name for name in terms if self.weights[name] != 0.0 and name not in fixed]
         self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in learned})
         for parameter in self.log_variances.values():
-            parameter.register_hook(_mean_over_processes)
+            parameter.register_hook(mean_over_processes)
 
     def weighted_term(self, name: str, value: Tensor) -> Tensor:
         if name not in self.log_variances:
@@ -57,11 +58,3 @@ def parameter_groups(network: nn.Module, loss: UncertaintyWeightedLoss, learning
     """
     learned = {"params": list(loss.log_variances.parameters()), "lr": learning_rate, "weight_decay": 0.0}
     return [{"params": list(network.parameters())}, learned]
-
-
-def _mean_over_processes(gradient: Tensor) -> Tensor:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return gradient
-    gradient = gradient.clone()
-    distributed.all_reduce(gradient)
-    return gradient / distributed.get_world_size()

@@ -30,8 +30,10 @@ result beside the package, or in ``NUMBA_CACHE_DIR``.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,7 +246,7 @@ def _gamma(task: _Task, dose_percent: float, distance_mm: float) -> np.ndarray:
     gamma = np.full(task.reference.shape, np.nan, np.float32)
     if not task.voxels.size:
         return gamma
-    with _THREADS:
+    with _THREADS, _torch_threads_kept():
         if task.mode == "sampled":
             settings = (dose_percent, distance_mm, task.max_gamma, task.interp_fraction)
             found = gamma_sampled.search(task.evaluation, task.voxels, dose, norm, task.grid, *settings)
@@ -252,6 +254,19 @@ def _gamma(task: _Task, dose_percent: float, distance_mm: float) -> np.ndarray:
             found = _exact(task, dose, dose_percent / 100 * norm, distance_mm)
     gamma.ravel()[task.voxels] = np.where(found < 1, np.minimum(found.astype(np.float32), _BELOW_ONE), found)
     return gamma
+
+
+@contextlib.contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """Give PyTorch, where it is loaded, its number of threads back: numba sets that of the OpenMP that both share, and other
+    numbers of threads round the gradients of a training otherwise."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(threads)
 
 
 def _exact(task: _Task, dose: np.ndarray, criterion: np.ndarray, distance_mm: float) -> np.ndarray:

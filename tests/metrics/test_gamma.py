@@ -1,6 +1,9 @@
 """Gamma by hand-computed values and by the laws that it obeys, in every mode."""
 
 import doctest
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -228,6 +231,17 @@ def test_threads_do_not_change_results_nor_inputs(pair, mode):
         for found in pool.map(lambda _: gamma_map(*pair, SPACING, mode=mode), range(8)):
             assert np.array_equal(found, expected, equal_nan=True)
     assert all(np.array_equal(a, b) for a, b in zip(before, pair, strict=True))
+
+
+def test_pytorch_keeps_its_threads():
+    """In a new process: numba sets the number of OpenMP's threads, which are PyTorch's too, when it is first used."""
+    code = (
+        "import numpy, torch; from monai_vmat.metrics.gamma import gamma_map; before = torch.get_num_threads();"
+        "gamma_map(numpy.ones((4, 4, 4)), numpy.ones((4, 4, 4)), (3, 3, 3)); print(before, torch.get_num_threads())"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=110)
+    assert done.stdout.split() == ["1", "1"], done.stderr
 
 
 def test_examples_in_the_docstrings():
