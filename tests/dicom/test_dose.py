@@ -9,7 +9,6 @@ import pytest
 import SimpleITK
 
 from monai_vmat.dicom.dose import read_dose
-from monai_vmat.dicom.grid import Grid
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.errors import InputError
 
@@ -84,9 +83,3 @@ def test_the_plans_dose_goes_before_those_of_beams(by_beams, pelvis, tmp_path, p
     (whole / "rd.dcm").rename(by_beams / "rd.dcm")
     dose, _ = read(by_beams)
     assert np.abs(dose - pelvis.dose_gy / 2).max() < 1e-4
-
-
-def test_the_grid_of_an_affine():
-    grid = Grid((-10.0, 20.0, 5.0), (1.0, 1.5, 3.0), (4, 5, 6))
-    assert Grid.from_affine(grid.affine, grid.shape) == grid
-    assert grid.edges_mm(1) == (19.25, 26.75) and grid.centres_mm(2).tolist() == [5, 8, 11, 14, 17, 20]

@@ -1,69 +1,36 @@
-"""MONAI's metric handlers on this bundle's outputs find what the case results say."""
+"""What MONAI's metric handlers compare, in Gy and where it lies."""
 
-import functools
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from monai.bundle import ConfigParser
+import torch
 
 from monai_vmat.errors import InputError
 from monai_vmat.handlers.dose_pairs import DosePairs
-from monai_vmat.handlers.dvh import DVHHandler
-from monai_vmat.handlers.gamma3d import Gamma3DHandler
 
 
-class Named:
-    """A metric handler that knows its name."""
-
-    def __init__(self, name, handler):
-        self.attach = functools.partial(handler.attach, name=name)
-
-
-def configured(protocol):
-    """As a user's overlay would have them."""
-    parser = ConfigParser(
-        {
-            "protocol": protocol,
-            "gamma": {
-                "_target_": "monai_vmat.handlers.gamma3d.Gamma3DHandler",
-                "output_transform": {"_target_": "monai_vmat.handlers.dose_pairs.DosePairs", "protocol": "@protocol"},
-                "dose_percent": 2,
-                "distance_mm": 2,
-            },
-            "v20": {
-                "_target_": "monai_vmat.handlers.dvh.DVHHandler",
-                "output_transform": {
-                    "_target_": "monai_vmat.handlers.dose_pairs.DosePairs",
-                    "protocol": "@protocol",
-                    "structures": ["Rectum", "Bladder"],
-                },
-                "metric": "V20Gy",
-                "unit": "cc",
-                "quantity": "predicted",
-                "reduction": "mean_batch",
-            },
-        }
-    )
-    return parser.get_parsed_content("gamma"), parser.get_parsed_content("v20")
+def test_doses_in_gy_masks_in_the_order_asked_for_and_the_voxel_size(prostate, make_case, evaluate_cases):
+    case = make_case(prostate, spacing=(3.0, 2.0, 2.5), absent=("Bowel",))
+    output = evaluate_cases(prostate, [case], -1.5).state.output
+    (prediction,), (reference,) = DosePairs(prostate, ["Rectum", "Bowel", "PTV70", "Body"])(output)
+    assert prediction.shape == (1, *case.ct_hu.shape) and reference.shape == (5, *case.ct_hu.shape)
+    np.testing.assert_allclose(prediction[0], case.dose_gy - 1.5, atol=1e-4)
+    np.testing.assert_allclose(reference[0], case.dose_gy, atol=1e-4)
+    np.testing.assert_array_equal(reference[1], case.structures["Rectum"])
+    np.testing.assert_array_equal(reference[3], case.structures["PTV70"])
+    assert not reference[2].any() and 0.3 < reference[4].mean() < 0.9
+    assert torch.equal(reference.affine, torch.diag(torch.tensor([3.0, 2.0, 2.5, 1.0], dtype=torch.float64)))
 
 
-def test_handlers_agree_with_the_case_results(prostate, make_case, evaluate_cases):
-    cases = [make_case(prostate, case_id=f"c{i}", seed=i, spacing=(3.0, 2.0, 2.5)) for i in (0, 1)]
-    gap = DVHHandler(DosePairs(prostate, ["PTV70"]), metric="D95")
-    gamma, v20 = configured(prostate)
-    named = [Named("gap", gap), Named("gamma", gamma), Named("v20", v20)]
-    state = evaluate_cases(prostate, cases, -1.5, *named).state
-    results = state.case_results
-    assert state.metrics["gap"] == pytest.approx(np.mean([r["dvh"]["PTV70"]["D95"]["gap"] for r in results]), abs=1e-4)
-    assert state.metric_details["gap"].shape == (2, 1)
-    expected = [r["gamma"]["other_criteria"]["2 %/2 mm"] for r in results]
-    assert state.metric_details["gamma"][:, 0].tolist() == pytest.approx(expected) and min(expected) < 100
-    assert state.metrics["gamma"] == pytest.approx(np.mean(expected))
-    volumes = [[np.sum(c.dose_gy[c.structures[s]] - 1.5 >= 20) * 0.015 for s in ("Rectum", "Bladder")] for c in cases]
-    assert state.metrics["v20"].tolist() == pytest.approx(np.mean(volumes, 0).tolist()) and np.min(volumes) > 0
+def test_every_case_of_a_batch_has_its_own(prostate, make_case, evaluate_cases):
+    cases = [make_case(prostate, seed=seed, spacing=(spacing,) * 3) for seed, spacing in ((0, 2.0), (1, 3.0))]
+    outputs = [evaluate_cases(prostate, [case], 0.0).state.output[0] for case in cases]
+    predictions, references = DosePairs(prostate)(outputs)
+    assert [float(r.affine[0, 0]) for r in references] == [2.0, 3.0] and not torch.equal(*predictions)
+    assert all(r.shape[0] == 1 for r in references)
 
 
 def test_unknown_structures(prostate):
-    assert Gamma3DHandler(DosePairs(prostate, ["Body"]))
-    with pytest.raises(InputError, match="structure 'PTV'"):
+    with pytest.raises(InputError, match="structure 'PTV': protocol prostate_sib has none. Known: .*Body"):
         DosePairs(prostate, ["PTV"])

@@ -70,17 +70,6 @@ def test_volumes_in_cc_need_the_spacing(batch):
         DVHMetric("D0.15cc")(pred, y)
 
 
-def test_nothing_to_measure_is_not_zero(batch):
-    pred, y = batch
-    metric = DVHMetric(get_not_nans=True)
-    metric(pred[1:], y[1:, [0, 2]])
-    value, counted = metric.aggregate()
-    assert torch.isnan(value) and counted == 0
-    metric.reset()
-    with pytest.raises(InputError, match="no case was given"):
-        metric.aggregate()
-
-
 @pytest.mark.parametrize(
     ("y_pred", "y"),
     [((2, 1, 4, 4, 4), (2, 1, 4, 4, 4)), ((2, 1, 4, 4, 4), (2, 2, 4, 4, 5)), ((2, 2, 4, 4, 4), (2, 2, 4, 4, 4)),
