@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,17 +69,23 @@ print(json.dumps([list(metadata["network_data_format"]["inputs"]), metadata["ver
 """
 
 
+def python(folder, *arguments):
+    call = [sys.executable, "-W", "ignore", *arguments]
+    done = subprocess.run(call, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
 def test_torchscript(checkpoint, network, expected, tmp_path):
     file, inputs, outputs = (str(tmp_path / name) for name in ("model.ts", "inputs.pt", "outputs.pt"))
     command = ["-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", file, "--ckpt_file", str(checkpoint)]
     command += ["--key_in_ckpt", "network", "--config_file", str(CONFIGS / "inference.json"), "--base_channels", "8"]
     command += ["--meta_file", str(CONFIGS / "metadata.json")]
-    subprocess.run([sys.executable, "-W", "ignore", *command], cwd=tmp_path, check=True, capture_output=True)
+    python(tmp_path, *command)
     torch.save(list(samples()), inputs)
-    call = [sys.executable, "-W", "ignore", "-c", ELSEWHERE, file, inputs, outputs]
-    done = subprocess.run(call, cwd=tmp_path, check=True, capture_output=True, text=True)
+    told = python(tmp_path, "-c", ELSEWHERE, file, inputs, outputs)
     version = json.loads((CONFIGS / "metadata.json").read_text())["version"]
-    assert json.loads(done.stdout) == [["image", "constraints"], version, "prostate_sib"]
+    assert json.loads(told) == [["image", "constraints"], version, "prostate_sib"]
     *doses, with_defaults = torch.load(outputs, weights_only=True)
     for dose, reference in zip(doses, expected, strict=True):
         np.testing.assert_allclose(dose.numpy(), reference, rtol=0, atol=TOLERANCE)

@@ -74,6 +74,7 @@ def test_default_constraints_of_the_prostate(prostate):
     """PTV70, PTV56, PTV50.4; rectum V50, V60, V70, Dmax; bladder V65, V70, V75; femur V50; bowel V45; cord Dmax."""
     expected = [1, 0.8, 0, 0.5, 0.35, 0.2, 75 / 70, 0.5, 0.35, 0.25, 0.1, 195 / 500, 45 / 70]
     vector = prostate.encode_constraints(PRESCRIBED)
+    assert np.array_equal(prostate.default_constraint_vector, vector)
     assert vector.dtype == np.float32
     np.testing.assert_allclose(vector, expected, rtol=1e-6)
 

@@ -98,8 +98,6 @@ class FiLMUNet(nn.Module):
             constraints nor their defaults.
     """
 
-    default_constraints: Optional[Tensor]
-
     def __init__(
         self,
         in_channels: int,
@@ -148,7 +146,7 @@ class FiLMUNet(nn.Module):
             raise ValueError(f"image: expected (B, {self.in_channels}, X, Y, Z), got {list(image.shape)}")
         if constraints is None:
             defaults = self.default_constraints
-            if defaults is None:
+            if not isinstance(defaults, Tensor):
                 raise ValueError(f"constraints: expected (B, {self.constraint_dim}), got none, and there are no defaults")
             constraints = defaults.expand(image.shape[0], -1)
         if constraints.dim() != 2 or constraints.shape[1] != self.constraint_dim:

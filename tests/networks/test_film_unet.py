@@ -150,6 +150,21 @@ def test_attention_gates_the_skips():
     assert (net(image, constraints) - gated).abs().max() > 1e-4
 
 
+def test_default_constraints_hold_where_none_are_given():
+    defaults = [0.1 * i for i in range(13)]
+    image, constraints = sample((5, 16, 16), batch=2)
+    net = network(default_constraints=defaults)
+    assert net.state_dict().keys() == network().state_dict().keys()
+    for module in (net, torch.jit.script(net)):
+        torch.testing.assert_close(module(image), net(image, torch.tensor([defaults, defaults])), rtol=0, atol=1e-5)
+        assert (module(image, constraints) - module(image)).abs().max() > 1e-4
+    for module in (network(), torch.jit.script(network())):
+        with pytest.raises(Exception, match=r"constraints: expected \(B, 13\), got none, and there are no defaults"):
+            module(image)
+    with pytest.raises(ValueError, match=r"default_constraints: expected 13 numbers, got \[12\]"):
+        network(default_constraints=defaults[1:])
+
+
 @pytest.mark.parametrize("options", [{}, {"attention": True}, {"checkpointing": True}, {"use_film": False}], ids=str)
 def test_scripting(options):
     net, (image, constraints) = network(**options), sample((17, 8, 31))
