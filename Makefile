@@ -37,10 +37,18 @@ endif
 
 .PHONY: demo demo-openkbp experiments gradient-sweep test tensorboard cohort lint clean
 
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+# What training, evaluating and predicting need ...
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,planning,scale]'
+	$(INSTALL) .
+	touch $@
+
+# ... and all that the tests use, which is several times as much.
+$(VENV)/developed: $(VENV)/ready
+	$(INSTALL) '.[dev,planning,scale]'
 	touch $@
 
 demo: $(VENV)/ready
@@ -84,16 +92,16 @@ predictions/grad_loss-weight%_test/evaluation_results.json: | $(VENV)/ready
 	$(call experiment,grad_loss-weight$*,grad_loss,$(lastword $(subst -seed, ,$*)),\
 	    --loss#weights#gradient $(firstword $(subst -seed, ,$*)))
 
-test: $(VENV)/ready
+test: $(VENV)/developed
 	$(BIN)/python -m pytest
 
 tensorboard: $(VENV)/ready
 	$(BIN)/tensorboard --logdir runs --host localhost
 
-cohort: $(VENV)/ready
+cohort: $(VENV)/developed
 	$(BIN)/python -W ignore data_scripts/make_phantom_cohort.py $(COHORT)
 
-lint: $(VENV)/ready
+lint: $(VENV)/developed
 	$(BIN)/python -m flake8 monai_vmat data_scripts benchmarks tests
 	$(BIN)/python -m mypy
 
