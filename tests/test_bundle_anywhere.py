@@ -93,6 +93,8 @@ def test_training_is_tracked(ran, tracked):
     recorded = pd.read_csv(ran.project / "runs" / "baseline" / "metrics.csv").iloc[-1]
     for name in ("train/loss", "train/mae_gy", "val/mae_gy", "val/loss"):
         assert training.metrics[name] == pytest.approx(recorded[name])
+    root_mean_square_gy = 70 * recorded["train/mse"] ** 0.5
+    assert 0.3 * root_mean_square_gy < recorded["train/mae_gy"] < root_mean_square_gy
     assert {name for name in training.metrics if "+" in name or "%" in name} == set()
     assert training.params["base_channels"] == "8" and training.params["learning_rate"] == "0.0001"
     assert training.params["loss"] == "0.1 negative_dose + 1 mse" and training.params["max_epochs"] == "2"
