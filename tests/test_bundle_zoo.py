@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGE_BYTES = 25_000_000  # what the Zoo's repository takes; larger files are named in large_files.yml
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "configs/logging.conf")
 REQUIRED_FILES += ("docs/README.md", "models/model.pt")
+SECTIONS = ("Data", "Training configuration", "Input", "Output", "Performance", "Resources", "Commands")
+SECTIONS += ("Intended use and limits", "References", "Licence")
 # Keys that programs which know only the Zoo's conventions (federated learning, labelling, deployment) look up.
 INFERENCE_KEYS = ("bundle_root", "dataset_dir", "output_dir", "device", "network_def", "network", "preprocessing", "dataset")
 INFERENCE_KEYS += ("dataloader", "inferer", "postprocessing", "handlers", "evaluator", "initialize", "run")
@@ -104,6 +106,12 @@ def only_sources(folder, names):
 def files(bundle):
     assert [name for name in REQUIRED_FILES if not (bundle / name).is_file()] == []
     assert "Apache License" in (bundle / "LICENSE").read_text()
+
+
+def documentation(bundle):
+    text = (bundle / "docs" / "README.md").read_text()
+    assert set(SECTIONS) <= set(re.findall(r"^## (.+)$", text, re.MULTILINE))
+    assert "not a medical device" in text
 
 
 def as_a_fresh_bundle(bundle):
@@ -197,7 +205,19 @@ def config_files(bundle):
     }
 
 
-CHECKS = (files, as_a_fresh_bundle, no_large_files, no_machine_paths, versions, schema, tensors, keys, shapes, torchscript)
+CHECKS = (
+    files,
+    documentation,
+    as_a_fresh_bundle,
+    no_large_files,
+    no_machine_paths,
+    versions,
+    schema,
+    tensors,
+    keys,
+    shapes,
+    torchscript,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -225,6 +245,10 @@ def remove(name):
     return lambda bundle: (bundle / name).unlink()
 
 
+def rewrite(name, old, new):
+    return lambda bundle: (bundle / name).write_text((bundle / name).read_text().replace(old, new))
+
+
 def grow(bundle):
     with open(bundle / "docs" / "film.mp4", "wb") as file:
         file.truncate(LARGE_BYTES + 1)
@@ -238,6 +262,8 @@ INPUTS, OUTPUTS = "network_data_format#inputs", "network_data_format#outputs"
 DAMAGE = {
     **{f"no {name}": (files, remove(name), re.escape(name)) for name in REQUIRED_FILES},
     "another licence": (files, lambda bundle: (bundle / "LICENSE").write_text("Mine."), "Apache"),
+    "no limits": (documentation, rewrite("docs/README.md", "## Intended use and limits", "## Praise"), "Intended use"),
+    "no warning": (documentation, rewrite("docs/README.md", "not a medical device", "a product"), "not a medical device"),
     "no dataloader": (as_a_fresh_bundle, change("inference.json", dataloader=None), "dataloader"),
     "a large file": (no_large_files, grow, "film.mp4"),
     "a path": (no_machine_paths, change("train.json", dataset_dir="/home/me/data"), "/home/me"),

@@ -106,3 +106,23 @@ def test_second_derivatives_are_refused():
     (gradient,) = torch.autograd.grad(norm(8, 8)(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_exported_it_is_the_same(affine):
+    layer, x = norm(12, 4, affine=affine), sample(12, (3, 4, 5))
+    exported = torch.export.export(layer, (x,)).module()
+    torch.testing.assert_close(exported(x), layer(x), rtol=1e-10, atol=1e-10)
+
+
+def test_an_onnx_runtime_keeps_its_precision_on_large_volumes():
+    """A runtime's own normalisation is off by 1e-4 and more on so many voxels."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed (pip install -e '.[dev]')")
+    from onnxruntime import InferenceSession
+
+    layer, x = norm(2, 1, torch.float32), sample(2, (96, 128, 160), torch.float32, offset=3.0).contiguous()
+    program = torch.onnx.export(layer.eval(), (x,), input_names=["x"], verbose=False)
+    (found,) = InferenceSession(program.model_proto.SerializeToString()).run(None, {"x": x.numpy()})
+    expected = torch.nn.functional.group_norm(x.double(), 1, layer.weight.double(), layer.bias.double())
+    assert (torch.as_tensor(found) - expected).abs().max() < 1e-5
