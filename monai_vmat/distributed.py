@@ -112,7 +112,7 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace gradients by their mean over processes, for parameters outside the network that DistributedDataParallel wraps."""
+    """Replace gradients by their mean over processes: those of parameters that DistributedDataParallel does not know of."""
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = mean_over_processes(parameter.grad)
@@ -136,7 +136,7 @@ def job() -> str | None:
 
 
 def own_run(run_folder: str | Path) -> bool:
-    """Whether the run in that folder is of this very job: torchrun (``--max-restarts``) or the cluster's queue started it again.
+    """Whether the run in that folder is of this very job: torchrun (``--max-restarts``) or a cluster began it again.
 
     A job that was refused because of an earlier run there does not take that for its own when it is restarted. Restarts are
     not counted here, since machines whose processes ended because of another machine's do not count them.
