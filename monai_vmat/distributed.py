@@ -121,9 +121,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 def lost_process(error: BaseException | None) -> bool:
     """Whether ``error`` was raised, perhaps by way of others, because a process that this one talked to is gone."""
     while error is not None:
-        if isinstance(error, distributed.DistError) or "gloo/transport" in str(
-            error
-        ):  # gloo's errors have no type of their own
+        of_gloo = "gloo/transport" in str(error)  # its errors have no type of their own
+        if of_gloo or isinstance(error, distributed.DistError):
             return True
         error = error.__cause__
     return False
