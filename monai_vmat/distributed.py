@@ -112,7 +112,7 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace gradients by their mean over processes, for parameters outside the network that DistributedDataParallel wraps."""
+    """Replace gradients by their mean over processes: those of parameters that DistributedDataParallel does not know of."""
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = mean_over_processes(parameter.grad)
@@ -121,9 +121,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
 def lost_process(error: BaseException | None) -> bool:
     """Whether ``error`` was raised, perhaps by way of others, because a process that this one talked to is gone."""
     while error is not None:
-        if isinstance(error, distributed.DistError) or "gloo/transport" in str(
-            error
-        ):  # gloo's errors have no type of their own
+        of_gloo = "gloo/transport" in str(error)  # its errors have no type of their own
+        if of_gloo or isinstance(error, distributed.DistError):
             return True
         error = error.__cause__
     return False
@@ -136,7 +135,7 @@ def job() -> str | None:
 
 
 def own_run(run_folder: str | Path) -> bool:
-    """Whether the run in that folder is of this very job: torchrun (``--max-restarts``) or the cluster's queue started it again.
+    """Whether the run in that folder is of this very job: torchrun (``--max-restarts``) or a cluster began it again.
 
     A job that was refused because of an earlier run there does not take that for its own when it is restarted. Restarts are
     not counted here, since machines whose processes ended because of another machine's do not count them.

@@ -17,8 +17,12 @@ from monai_vmat import console, distributed
 from monai_vmat.distributed import SPARE, average_gradients, gather_dealt, job, join, local_device, own_run, share
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_json
+from monai_vmat.handlers.dashboard import Dashboard
 from monai_vmat.handlers.discriminator_step import DiscriminatorStep
 from monai_vmat.handlers.gradient_clip import GradientClip
+from monai_vmat.handlers.progress import Progress
+from monai_vmat.handlers.run_record import RunRecord
+from monai_vmat.handlers.training_checkpoint import TrainingCheckpoint
 from monai_vmat.handlers.training_losses import TrainingLosses
 from monai_vmat.handlers.validation_loss import ValidationLoss
 from monai_vmat.handlers.weight_average import WeightAverage, averaged_copy
@@ -231,6 +235,15 @@ def test_a_lost_process_is_told_in_a_line(both):
     (line,) = [line for line in errors[0].splitlines() if "error:" in line]
     assert "another process" in line and "--max-restarts" in line and "--resume true" in line
     assert "Traceback" not in errors[0]
+
+
+@pytest.mark.parametrize("kind", [Progress, RunRecord, Dashboard, TrainingCheckpoint])
+def test_writers_are_silent_in_other_processes(kind, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    engine = Engine(lambda engine, batch: None)
+    kind.__new__(kind).attach(engine)
+    assert not any(engine._event_handlers.values())
 
 
 def test_the_overlay_needs_torchrun(monkeypatch):

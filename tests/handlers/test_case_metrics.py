@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.distributed
 from ignite.engine import Events
+from ignite.exceptions import NotComputableError
 
+from monai_vmat.distributed import SPARE
 from monai_vmat.handlers.case_metrics import CaseMetrics
 from monai_vmat.metrics.case_metrics import aggregate, case_metrics
 from monai_vmat.metrics.dvh_metric import DVHMetric
@@ -57,6 +59,15 @@ def test_an_error_in_a_case_ends_the_run(prostate, make_case, evaluate_cases, mo
     monkeypatch.setattr("monai_vmat.handlers.case_metrics.case_metrics", broken)
     with pytest.raises(RuntimeError, match="broken metric"):
         evaluate_cases(prostate, [make_case(prostate)], 1.0)
+
+
+def test_a_case_that_another_process_has_does_not_count(prostate, make_case, evaluate_cases):
+    engine = evaluate_cases(prostate, [make_case(prostate)], 1.0)
+    (item,), (out,) = engine.state.batch, engine.state.output
+    metric = CaseMetrics(prostate)
+    metric.update(([item | {SPARE: True}], [out]))
+    with pytest.raises(NotComputableError):
+        metric.compute()
 
 
 def run_share(rank: int, folder: str) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from monai_vmat.distributed import SPARE
 from monai_vmat.handlers.evaluation_record import EvaluationRecord
 
 
@@ -29,3 +30,15 @@ def test_files_and_table(tmp_path, head_and_neck, make_case, evaluate_cases, cap
     assert f"goals: {met} of {len(goals)} met by the predictions" in shown and 0 < met < len(goals)
     row = next(line.split() for line in shown.splitlines() if line.startswith("c1"))
     assert row[1] == "2.00" and "-" in row  # MAE; no PTV56
+
+
+def test_a_case_that_another_process_has_is_not_written(tmp_path, prostate, make_case, evaluate_cases):
+    facts = {"experiment": "e", "split": "test", "checkpoint": "best.pt", "project_root": str(tmp_path)}
+    record = EvaluationRecord(tmp_path / "out", protocol=prostate, **facts)
+    engine = evaluate_cases(prostate, [make_case(prostate)], 1.0)
+    engine.state.batch[0][SPARE] = True
+    record._write_predictions(engine)
+    assert not (tmp_path / "out").exists()
+    del engine.state.batch[0][SPARE]
+    record._write_predictions(engine)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["case_1_pred.npz"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from monai_vmat.distributed import SPARE
 from monai_vmat.handlers.validation_loss import ValidationLoss
 
 
@@ -18,3 +19,5 @@ def test_mean_over_cases():
     engine = Engine(lambda engine, batch: batch)
     ValidationLoss(loss).attach(engine, "val/loss")
     assert engine.run([[case(2.0)], [case(5.0), case(6.0)]]).metrics["val/loss"] == pytest.approx((1 + 4 + 5) / 3)
+    shared = [[case(2.0)], [case(5.0) | {SPARE: True}]]  # the second is another process's
+    assert engine.run(shared, epoch_length=2).metrics["val/loss"] == pytest.approx(1)
