@@ -7,6 +7,7 @@ done are not given to Ray again, and ASHA is told what every trial has recorded.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,10 +101,13 @@ def start_ray(address: str | None, temporary: Path) -> None:
             include_dashboard=False, _temp_dir=str(temporary), object_store_memory=_OBJECT_STORE_BYTES, address="local", **quiet
         )
         return
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for a quarter of an hour
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise InputError("--address", f"no Ray cluster at {address} ({reason})", "Start one with 'ray start --head'") from error
 
 

@@ -103,19 +103,19 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     workflow = ConfigWorkflow(job.files, workflow_type="train", run_id="training", **job.overrides)
-    log = logging.FileHandler(job.folder / LOG, encoding="utf-8")
-    log.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
-    logging.getLogger().addHandler(log)
-    try:
-        if not hold(log.stream, _OUTLIVED_S):
-            raise InputError(job.folder, "is being trained by another process", "End that one, then go on with --resume")
-        _train(job, workflow, report)
-    except Exception:
-        logger.exception(f"{job.name} failed")
-        raise
-    finally:
-        logging.getLogger().removeHandler(log)
-        log.close()
+    with open(job.folder / LOG, "a", encoding="utf-8") as log:
+        handler = logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
+        logging.getLogger().addHandler(handler)
+        try:
+            if not hold(log, _OUTLIVED_S):
+                raise InputError(job.folder, "is being trained by another process", "End that one, then go on with --resume")
+            _train(job, workflow, report)
+        except Exception:
+            logger.exception(f"{job.name} failed")
+            raise
+        finally:
+            logging.getLogger().removeHandler(handler)
 
 
 def _train(job: Job, workflow: ConfigWorkflow, report: Callable[[dict[str, Any]], None]) -> None:

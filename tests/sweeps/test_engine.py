@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -57,9 +58,15 @@ def decide(scheduler, trial, epoch, value):
 
 def test_the_worse_half_is_stopped(scheduler):
     asha = scheduler()
-    values = (3.0, 2.0, 2.9, 2.1, 1.0)
+    values = (3.0, 2.0, 2.9, 2.6, 1.0)
     decisions = [decide(asha, trial(asha, seed, str(seed)), 1, value) for seed, value in enumerate(values)]
     assert decisions == ["CONTINUE", "CONTINUE", "STOP", "CONTINUE", "CONTINUE"]  # against the median of those before
+
+
+def test_whoever_reaches_the_last_epoch_is_not_called_stopped(scheduler):
+    asha = scheduler()
+    best = trial(asha, 1)
+    assert [decide(asha, best, epoch, 5.0 - epoch) for epoch in (1, 2, 3, 4)] == ["CONTINUE"] * 4
 
 
 def test_for_max_the_smaller_half_is_stopped(scheduler):
@@ -107,3 +114,10 @@ def test_what_a_training_raises_is_reported_without_its_wrappings(raised, told, 
     monkeypatch.setattr(engine.tune, "report", reports.append)
     engine.train_and_report(Job("01", [], {}, None, "val/mae_gy"))
     assert reports == [{"error": told}]
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(InputError, match=f"--address: no Ray cluster at 127.0.0.1:{port}"):
+        engine.start_ray(f"127.0.0.1:{port}", tmp_path)

@@ -17,7 +17,7 @@ def sweep(tmp_path):
     """A space of five trials and the folder of their runs: finished, stopped, interrupted, failed, waiting."""
     space = {"seed": {"grid": [1, 2, 3, 4, 5]}, "learning_rate": {"grid": [0.0001]}}
     (tmp_path / "space.json").write_text(json.dumps({"base": ["train.json"], "space": space, "max_epochs": 3}))
-    for seed, values in ((1, (3.0, "", 2.5)), (2, (9.0,)), (3, (4.0, float("nan"))), (4, ())):
+    for seed, values in ((1, (3.0, "", 2.5)), (2, (9.0,)), (3, (float("nan"), 4.0)), (4, ())):
         folder = tmp_path / "runs" / f"01-seed{seed}"
         folder.mkdir(parents=True)
         rows = [f"{epoch},{value},2.5" for epoch, value in enumerate(values, 1)]
@@ -33,7 +33,7 @@ def test_status_epochs_and_best_of_every_trial(sweep):
     assert [(r["trial"], r["status"], r["epochs"], r["best"], r["best_epoch"], r["seconds"]) for r in found] == [
         ("01-seed1", "finished", 3, 2.5, 3, 7.5),
         ("01-seed2", "stopped", 1, 9.0, 1, 2.5),
-        ("01-seed3", "interrupted", 2, 4.0, 1, 5.0),
+        ("01-seed3", "interrupted", 2, 4.0, 2, 5.0),
         ("01-seed4", "failed", 0, None, None, 0),
         ("01-seed5", "waiting", 0, None, None, 0),
     ]
