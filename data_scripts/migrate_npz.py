@@ -155,13 +155,13 @@ def measured_spacing(case: Case) -> tuple[float, ...] | None:
     """The voxel size (X, Y, Z) in mm by which the stored distances were computed; None when they do not show it.
 
     Straight away from a structure (the first is looked at) a distance grows by the voxel's size from voxel to voxel, and never
-    by more.
+    by more; where it is clipped, by less.
     """
     distances = next(iter((case.signed_distances or {}).values()), np.ones((2, 2, 2), np.float32))
     steps = []
     for axis in range(3):
         near, far = np.moveaxis(distances, axis, 0)[:-1], np.moveaxis(distances, axis, 0)[1:]
-        outside = (near > 0) & (far > 0) & (near < 1) & (far < 1)
+        outside = (near > 0) & (far > 0)
         steps.append(float(np.abs(far[outside] - near[outside]).max(initial=0.0)) * SDF_CLIP_MM)
     return tuple(steps) if all(steps) else None
 

@@ -132,7 +132,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
         image: Any = nib.load(path)
         shape, affine = image.shape, image.affine
         if len(shape) != 3 or not 0 < np.prod(shape, dtype=np.float64) <= _MAX_VOXELS:
-            raise InputError(path, f"expected a volume of three dimensions, got {shape}", _REMAKE)
+            raise InputError(path, f"expected three dimensions and at most {_MAX_VOXELS:,} voxels, got {shape}", _REMAKE)
         volume = np.asarray(image.dataobj, np.float32)
     except InputError:
         raise

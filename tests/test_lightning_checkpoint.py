@@ -155,10 +155,18 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
             r"5 dimensions were expected, got shape \(3,\)",
         ),
         (
+            lambda: {"state_dict": changed(model__constraint_mlp__0__weight=torch.ones(3))},
+            r"'model.constraint_mlp.0.weight': 2 dimensions were expected, got shape \(3,\)",
+        ),
+        (
             lambda: {"state_dict": changed(model__enc1__conv1__weight=torch.ones(12, 9, 3, 3, 3)), "hyper_parameters": {}},
             "width 12: a multiple of 8",
         ),
         (lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), torch.nan))}, "'model.out_conv.bias' holds NaN"),
+        (
+            lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), -torch.inf))},
+            "'model.out_conv.bias' holds NaN",
+        ),
         (
             lambda: {"hyper_parameters": {"base_channels": 48}},
             "hyper-parameter 'base_channels' is 48, but its weights are for 8",

@@ -11,7 +11,7 @@ import pytest
 
 from monai_vmat.case import Case
 from monai_vmat.errors import InputError
-from monai_vmat.nifti import read_nifti_case
+from monai_vmat.nifti import find_nifti_folders, match_masks, read_nifti_case
 
 from .nifti_folder import write_nifti, write_nifti_folder
 
@@ -54,6 +54,45 @@ def test_names_and_plans_of_ones_own(tmp_path, prostate, make_case):
     assert found.constraints[3] == pytest.approx(0.3) and found.constraints[1] == pytest.approx(50.4 / 70)
 
 
+def test_values_at_their_limits(tmp_path, prostate, make_case):
+    """More than half is inside; what no scanner means becomes air, what int16 does not hold its greatest number."""
+    case = make_case(prostate)
+    folder = write_nifti_folder(case, tmp_path / "mine")
+    part = np.where(case.structures["Rectum"], 0.51, 0.5).astype(np.float32)
+    write_nifti(folder / "rectum.nii.gz", part, case.affine)
+    hu = case.ct_hu.astype(np.float32)
+    hu[0, 0, :4] = (-3000.0, 40000.0, 29.6, -1024.4)
+    write_nifti(folder / "ct.nii.gz", hu, case.affine)
+    found = read_nifti_case(folder, prostate)
+    np.testing.assert_array_equal(found.structures["Rectum"], case.structures["Rectum"])
+    assert found.ct_hu[0, 0, :4].tolist() == [-1024, 32767, 30, -1024]
+
+
+def test_the_patients_outline_is_the_body(tmp_path, prostate, make_case):
+    case = make_case(prostate)
+    folder = write_nifti_folder(case, tmp_path / "mine")
+    write_nifti(folder / "BODY.nii.gz", (case.ct_hu > -500).astype(np.uint8), case.affine)
+    np.testing.assert_array_equal(read_nifti_case(folder, prostate).structures["Body"], case.ct_hu > -500)
+
+
+def test_folders_and_masks_are_told_by_their_endings(tmp_path, prostate, make_case):
+    for name in ("p10", "p2/again", "p9"):
+        write_nifti_folder(make_case(prostate), tmp_path / name)
+    (tmp_path / "p9" / "ct.nii.gz").rename(tmp_path / "p9" / "ct.nii.bak")
+    assert find_nifti_folders(tmp_path) == [tmp_path / "p2" / "again", tmp_path / "p10"]
+    assert find_nifti_folders(tmp_path / "p10") == [tmp_path / "p10"]
+    (tmp_path / "p10" / "rectum.nii.bak").write_text("old")
+    assert match_masks(tmp_path / "p10", prostate).unmatched == ()
+
+
+def claim(path: Path, at: int, *values: float, kind: str) -> None:
+    """Change numbers of a NIfTI-1 header; the file is no longer compressed."""
+    content = bytearray(nib.load(path).to_bytes())
+    path.unlink()
+    content[at : at + len(values) * np.dtype(kind).itemsize] = np.array(values, kind).tobytes()
+    path.with_suffix("").write_bytes(content)
+
+
 def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
     """What to do to a folder, and the words of the refusal."""
     tilt = case.affine.copy()
@@ -78,13 +117,17 @@ def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
         "dose as text": (lambda: plan.write_text('{"prescription_gy": {"PTV70": "70"}}'), "numbers were expected"),
         "unknown field": (lambda: plan.write_text('{"rx": 70}'), "prescription_gy and constraints"),
         "unknown constraint": (lambda: plan.write_text('{"constraints": {"Rectum": 1}}'), "unknown to protocol"),
+        "another file of the name": (lambda: (folder / "ptv70.nii").write_text(""), "ptv70.nii.gz: is there as ptv70.nii, too"),
+        "giant": (lambda: claim(folder / "ct.nii.gz", 42, 3000, 3000, 3000, kind="<i2"), "at most 536,870,912 voxels"),
+        "no size": (lambda: claim(folder / "ct.nii.gz", 280, 0.0, kind="<f4"), r"voxel size \[0.0, 3.0, 3.0\] mm"),
+        "nowhere": (lambda: claim(folder / "ct.nii.gz", 292, np.nan, kind="<f4"), "ct.nii: holds NaN or infinity"),
         "zero voxels": (lambda: nib.save(nib.Nifti1Image(ct[:0], case.affine), folder / "ct.nii.gz"), "three dimensions"),
     }
 
 
 KINDS = (
     "no CT, truncated, four dimensions, oblique, NaN, cGy, another grid, empty mask, two of a name, unknown target, "
-    "dose as text, unknown field, unknown constraint, zero voxels"
+    "dose as text, unknown field, unknown constraint, another file of the name, giant, no size, nowhere, zero voxels"
 )
 
 

@@ -22,7 +22,7 @@ from monai_vmat.pickled_metadata import MAX_BYTES, read_pickled_metadata
 
 FACTS = {
     "text": "Ä plan",
-    "numbers": (1, -(2**63), 2**63, 0.5, 1e300, float("inf"), True, False, None),
+    "numbers": (1, -(2**63), 2**64 - 1, 0.5, 1e300, float("inf"), True, False, None),
     "nested": {"list": [1, [2, (3,)], {}], "empty": ()},
     "scalars": [np.float64(1.5), np.float32(0.5), np.int64(-4), np.uint8(7), np.bool_(True), np.str_("mm"), np.float64("nan")],
     "arrays": [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.zeros((0, 3)), np.asarray(4.0)],
@@ -33,7 +33,7 @@ FACTS = {
 }
 PLAIN = {
     "text": "Ä plan",
-    "numbers": [1, -(2**63), 2**63, 0.5, 1e300, float("inf"), True, False, None],
+    "numbers": [1, -(2**63), 2**64 - 1, 0.5, 1e300, float("inf"), True, False, None],
     "nested": {"list": [1, [2, [3]], {}], "empty": []},
     "scalars": [1.5, 0.5, -4, 7, True, "mm", float("nan")],
     "arrays": [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], [[0, 1, 2], [3, 4, 5]], [], 4.0],
@@ -231,6 +231,8 @@ def array(shape: bytes, kind: bytes = b"f8", raw: bytes = b"C\x08" + bytes(8)) -
         (array(b"K\x01\x85", b"U2", b"C\x08" + b"\xff" * 8), "no characters"),
         (array(b"K\x01\x85", b"O8"), "shape is not that of its items"),
         (array(b"K\x02\x85", b"O8", b"]"), "shape is not that of its items"),
+        (array(b"K\x01K\x01\x86", b"O8", b"]Na"), "shape is not that of its items"),  # lists of lists would be lost
+        (array(b"K\x01\x85").replace(b"<NNN", b"<N]N"), "holds the NumPy type f8 with fields"),
         (b"\x80\x04cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR.", "holds what is no plain value"),
         (b"\x80\x04cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\nK\x00\x85C\x01btR.", "array of an unknown class"),
         (b"cnumpy\ndtype\n.", "holds what is no plain value"),
@@ -256,13 +258,16 @@ LAUGHS = (
 )
 BIG = b"X" + (2**20).to_bytes(4, "little") + b"x" * 2**20 + b"\x94"  # a text of a megabyte
 RAW = b"B" + (2**20).to_bytes(4, "little") + bytes(2**20) + b"\x94"
+TEXTS = np.asarray(["x" * 200_000])
+LONG_KEY = {"k" * 256: 1}
 F4 = b"cnumpy\ndtype\n(\x8c\x02u1\x89\x88tR\x94"
 
 
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (deep(40), "nested deeper than 32 levels"),
+        (deep(33), "one dictionary was expected"),
+        (deep(34), "nested deeper than 32 levels"),
         (deep(90_000), "nested deeper"),
         (b"\x80\x04]\x94h\x00a.", "nested deeper"),  # a list that holds itself
         (LAUGHS, "more values and characters than are allowed"),
@@ -275,6 +280,11 @@ F4 = b"cnumpy\ndtype\n(\x8c\x02u1\x89\x88tR\x94"
         ),
         (b"r\xff\xff\xff\x7f.", "is no whole pickle"),
         (b"\x80\x04\x8a\xff" + b"\x7f" * 255 + b".", "a whole number beyond 64 bits"),
+        (pickle.dumps([{"a": 2**64}]), "a whole number beyond 64 bits"),
+        (pickle.dumps([{2**64: "a"}]), "key of more than 256 characters"),
+        (pickled({"a": [TEXTS, TEXTS]}), "more values and characters than are allowed"),
+        (pickled({"a": [LONG_KEY] * 1200}), "more values and characters than are allowed"),
+        (b"\x80\x05\x96" + bytes(8) + b"Na.", "appends to what is no list"),  # bytes that can grow
         (b"L" + b"9" * 5000 + b"L\n.", "is no whole pickle"),
         (b"\x80\x04]}" + BIG + b"Nsa.", "key of more than 256 characters"),
         (b"\x80\x04]}]Nsa.", "has a key of type list"),

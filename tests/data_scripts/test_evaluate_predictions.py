@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -103,6 +104,27 @@ def test_every_case_is_listed(tmp_path, make_case, write_v2, prostate):
 
     done = evaluate(predictions, folder, *options)
     assert done.returncode == 2 and "holds evaluation_results.json already" in done.stderr
+    (predictions / "evaluation_results.json").write_text("{}")
+    assert evaluate(predictions, folder, *options, "--overwrite").returncode == 1
+    assert json.loads((predictions / "evaluation_results.json").read_text()) != {}
+
+
+def test_voxel_size_and_patient_are_what_the_datalist_says(tmp_path, monkeypatch, write_v2, prostate):
+    """Of v2.x cases, which say neither; else --spacing and the case's name."""
+    spec = importlib.util.spec_from_file_location("script", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "case_metrics", lambda pred, dose, masks, spacing_mm, *rest: {"spacing_mm": spacing_mm})
+    case = write_v2(tmp_path / "a.npz")
+    np.savez(tmp_path / "a_pred.npz", dose=case.dose_gy.swapaxes(0, 1) / np.float32(70))
+    settings = {"predictions": tmp_path, "protocol": prostate, "dose_unit": "fraction", "axes": "yxz"}
+    for item, given, spacing_mm, patient in (
+        ({"spacing_mm": [1, 1, 4], "patient": "p1"}, [1, 1, 3], (1, 1, 4), "p1"),
+        ({}, [1, 1, 3], (1, 1, 3), "a"),
+        ({}, None, V2_SPACING_MM, "a"),
+    ):
+        found = script.evaluate({"case": str(tmp_path / "a.npz"), **item}, spacing_mm=given, **settings)
+        assert (found["spacing_mm"], found["patient"]) == (spacing_mm, patient)
 
 
 def test_openkbp_submissions_and_a_split(tmp_path, make_case, head_and_neck):

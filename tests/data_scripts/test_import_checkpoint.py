@@ -40,6 +40,15 @@ def test_the_result_is_weights_that_the_bundle_predicts_with(checkpoint, tmp_pat
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     network = load_weights(tmp_path / "w.pt", FiLMUNet(9, base_channels=8))
     assert all(torch.equal(tensor, state[f"model.{name}"]) for name, tensor in network.state_dict().items())
+    stated = torch.load(tmp_path / "w.pt", weights_only=True)
+    assert stated.pop("network") and stated == {
+        "imported_from": "best.ckpt",
+        "epoch": 41,
+        "in_channels": 9,
+        "base_channels": 8,
+        "constraint_dim": 13,
+        "embedding_dim": 256,
+    }
     for row in (
         rf"tensors of the network +{len(state) - 1} +model\.\*",
         r"parameters +[\d,]+",
@@ -54,6 +63,7 @@ def test_the_result_is_weights_that_the_bundle_predicts_with(checkpoint, tmp_pat
     shown = done.stdout.split("use it:\n")[1].replace("\\\n", " ").split()
     values = {"CASE_OR_FOLDER": tmp_path / "in", "OUT": tmp_path / "out", str(tmp_path / "w.pt"): tmp_path / "w.pt"}
     assert shown[0] == "python" and "--base_channels" in shown
+    assert "embedding_dim" not in "".join(shown)  # which is the bundle's own
     done = run(*(values.get(word, word) for word in shown[1:]), "--window", "-1", "--amp", "false")
     assert done.returncode == 0, done.stderr[-2000:]
     with np.load(tmp_path / "out" / "new_pred.npz", allow_pickle=False) as saved:
