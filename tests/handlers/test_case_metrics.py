@@ -65,6 +65,7 @@ def test_a_case_that_another_process_has_does_not_count(prostate, make_case, eva
     engine = evaluate_cases(prostate, [make_case(prostate)], 1.0)
     (item,), (out,) = engine.state.batch, engine.state.output
     metric = CaseMetrics(prostate)
+    metric._engine = engine
     metric.update(([item | {SPARE: True}], [out]))
     with pytest.raises(NotComputableError):
         metric.compute()
