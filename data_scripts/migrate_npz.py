@@ -175,7 +175,7 @@ def report(outcomes: dict[Path, Outcome], there: int) -> None:
         say("\nvoxel size X x Y x Z, and where it is from:")
         for text, count in Counter(outcome.spacing for outcome in done.values()).most_common():
             say(f"  {text}: {count}")
-    names = Counter(name for outcome in done.values() for name in set(outcome.left_out))
+    names = Counter(name for outcome in done.values() for name in dict.fromkeys(outcome.left_out))
     if names:
         say("\nmetadata that may say who the patient is, or are no plain facts, stay behind:")
         for name, count in names.most_common():
