@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -53,6 +54,14 @@ _DOSE_REGION_MARGIN_MM = 20.0
 def _modest_machine():
     torch.set_num_threads(2)
     matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _log_level_stays():
+    """A bundle that is run in the tests' own process sets what all of it logs."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="session")
