@@ -58,7 +58,7 @@ def _modest_machine():
 
 @pytest.fixture(autouse=True)
 def _log_level_of_its_own():
-    """A bundle that was run in the tests' own process has set what all of it logs; pymedphys cannot format what it logs at INFO."""
+    """A bundle run in the tests' own process has set what all of it logs; pymedphys cannot format what it logs at INFO."""
     logging.getLogger().setLevel(logging.WARNING)
 
 
