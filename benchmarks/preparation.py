@@ -32,6 +32,7 @@ from monai_vmat.protocol import Protocol, load_protocol
 from monai_vmat.transforms.compose_image import ComposeImaged
 from monai_vmat.transforms.load_case import LoadCased, case_masks
 from monai_vmat.transforms.signed_distance import SignedDistanced
+from monai_vmat.transforms.stored import Stored
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from dicom_set import write_dicom_set  # noqa: E402  # the writer of DICOM exports belongs to the tests
@@ -84,6 +85,15 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[]
     assert case.dose_gy is not None  # the cohort's cases are training cases
     predicted = (case.dose_gy * (1 + 0.03 * noise / noise.std())).astype(np.float32)
 
+    transforms = [LoadCased(protocol=protocol), SignedDistanced(protocol=protocol), ComposeImaged(protocol=protocol)]
+    stored = Stored(transforms, folder=folder / "cache")
+    prepared = stored({"case": str(native)})
+    memory = sum(v.nbytes for v in prepared.values() if hasattr(v, "nbytes")) / 1e6
+    disk = sum(path.stat().st_size for path in (folder / "cache").iterdir()) / 1e6
+    say(
+        f"prepared: {memory:.0f} MB in memory, {disk:.1f} MB in cache_dir; the case's file has {native.stat().st_size / 1e6:.1f} MB"
+    )
+
     def compose() -> None:
         item = {k: v.clone() if isinstance(v, MetaTensor) else v for k, v in with_distances.items()}
         ComposeImaged(protocol=protocol)(item)
@@ -97,6 +107,7 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[]
         "read, scale, pack (LoadCased)": lambda: LoadCased(protocol=protocol)({"case": str(native)}),
         "signed distances": lambda: SignedDistanced(protocol=protocol)(dict(loaded)),
         "compose the image": compose,
+        "all three from cache_dir": lambda: stored({"case": str(native)}),
         "all metrics": lambda: case_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
         "  of which gamma, 3 criteria": lambda: gamma_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
     }

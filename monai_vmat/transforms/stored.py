@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from monai_vmat import case, masks, protocol, provenance
+from monai_vmat import provenance
 from monai_vmat.distributed import SPARE
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
@@ -48,8 +49,10 @@ class Stored(Transform):
         self.transforms = list(transforms)
         self.folder = Path(folder)
         self.key = key
-        modules = [sys.modules[type(t).__module__] for t in self.transforms] + [case, masks, protocol]
-        code = {m.__name__: hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in modules}
+        modules: dict[str, ModuleType] = {}
+        for transform in self.transforms:
+            _collect(sys.modules[type(transform).__module__], modules)
+        code = {name: hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for name, m in sorted(modules.items())}
         settings = [f"{type(t).__qualname__}({sorted(vars(t).items())})" for t in self.transforms]
         self.basis = [settings, code, provenance.versions()]
 
@@ -73,6 +76,17 @@ class Stored(Transform):
         facts = {str(name): value for name, value in data.items() if name not in (self.key, SPARE)}
         text = json.dumps([self.basis, checksums, facts], sort_keys=True, default=repr)
         return self.folder / f"{source.stem}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
+
+
+def _collect(module: ModuleType, found: dict[str, ModuleType]) -> None:
+    """Add ``module`` and, of this package, all that it has imported from, and so on."""
+    if module.__name__ in found:
+        return
+    found[module.__name__] = module
+    for value in vars(module).values():
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str) and name.startswith("monai_vmat."):
+            _collect(sys.modules[name], found)
 
 
 def _write(path: Path, tensors: Mapping[Hashable, torch.Tensor]) -> None:

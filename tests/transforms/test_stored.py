@@ -14,6 +14,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd
 
+from monai_vmat import beams, masks
 from monai_vmat.case import write_case
 from monai_vmat.datasets import CaseDataset
 from monai_vmat.distributed import SPARE
@@ -128,6 +129,17 @@ def test_whatever_it_depends_on_makes_it_new(store, item, prostate, make_case, t
     monkeypatch.setattr(load_case, "__file__", str(changed))
     Stored(steps(prostate), folder=store.folder)(item)
     assert Counted.calls == 4 and len(list(store.folder.iterdir())) == 6
+
+
+@pytest.mark.parametrize("module", [beams, masks, load_case])
+def test_the_code_that_transforms_rest_on_counts(item, prostate, tmp_path, monkeypatch, module):
+    """Also of modules that they only call: a transform, what it calls, and what every case passes through."""
+    before = Stored([ComposeImaged(protocol=prostate)], folder=tmp_path)._path(item)
+    changed = tmp_path / "changed.py"
+    changed.write_text(Path(module.__file__).read_text() + "# another\n")
+    assert Stored([ComposeImaged(protocol=prostate)], folder=tmp_path)._path(item) == before
+    monkeypatch.setattr(module, "__file__", str(changed))
+    assert Stored([ComposeImaged(protocol=prostate)], folder=tmp_path)._path(item) != before
 
 
 def test_a_moved_case_keeps_its_file(store, item, tmp_path):
