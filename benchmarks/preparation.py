@@ -50,10 +50,11 @@ def main() -> int:
     numba.set_num_threads(1)
     protocol = load_protocol("prostate_sib")
     small = read_case(read_datalist(COHORT / "datalist.json", "test")[0]["case"], protocol)
-    found = {}
+    found, notes = {}, []
     for size, case in (("small", small), ("large", enlarge(small))):
         with tempfile.TemporaryDirectory() as folder:
-            work = steps(case, protocol, Path(folder))
+            work, note = steps(case, protocol, Path(folder))
+            notes.append(f"The {size} case, prepared: {note}")
             say(f"{size}: {' x '.join(map(str, case.ct_hu.shape))}")
             found[size] = records.interleaved(work, options.repeats)
     rows = [
@@ -66,12 +67,13 @@ def main() -> int:
         f"Seconds of one thread for one case, on {shapes} voxels.",
         ["step", "small s", "large s", "large, most"],
         rows,
+        notes=notes,
     )
     return 0
 
 
-def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[], object]]:
-    """What is done with a case, each step on what the one before it left."""
+def steps(case: Case, protocol: Protocol, folder: Path) -> tuple[dict[str, Callable[[], object]], str]:
+    """What is done with a case, each step on what the one before it left; and how large the prepared case is."""
     export = write_dicom_set(case, folder / "dicom", protocol)
     native, old = folder / "native.npz", folder / "old.npz"
     write_case(case, native)
@@ -90,15 +92,14 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[]
     prepared = stored({"case": str(native)})
     memory = sum(v.nbytes for v in prepared.values() if hasattr(v, "nbytes")) / 1e6
     disk = sum(path.stat().st_size for path in (folder / "cache").iterdir()) / 1e6
-    say(
-        f"prepared: {memory:.0f} MB in memory, {disk:.1f} MB in cache_dir; the case's file has {native.stat().st_size / 1e6:.1f} MB"
-    )
+    file = native.stat().st_size / 1e6
+    note = f"{memory:.0f} MB in memory, {disk:.1f} MB in `cache_dir`, {file:.1f} MB as a native file."
 
     def compose() -> None:
         item = {k: v.clone() if isinstance(v, MetaTensor) else v for k, v in with_distances.items()}
         ComposeImaged(protocol=protocol)(item)
 
-    return {
+    work: dict[str, Callable[[], object]] = {
         "DICOM: find the study": lambda: find_studies(export),
         "DICOM: study to case": lambda: study_to_case(study, Conversion(protocol), identity),
         "write the case": lambda: write_case(case, native),
@@ -111,6 +112,7 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> dict[str, Callable[[]
         "all metrics": lambda: case_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
         "  of which gamma, 3 criteria": lambda: gamma_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
     }
+    return work, note
 
 
 if __name__ == "__main__":
