@@ -34,9 +34,8 @@ class CaseDataset(CacheDataset):
     """MONAI's CacheDataset, whose items are random by ``(seed, epoch, index)`` alone.
 
     The transforms up to the first random one run once per case and stay in memory: an epoch after the first reads no
-    archive. A case costs 2 bytes a voxel and channel of the cropped image, 4 a voxel for the dose and 2 for the structures:
-    17 MB for 13 channels on the 104 x 60 x 87 voxels of a median OpenKBP patient. The log says what it was. The worker
-    process or thread that makes an item and the order in which items are made do not matter.
+    archive. A case costs 2 bytes a voxel and channel of the cropped image, 4 a voxel for the dose and 2 for the structures; the
+    log says what it was. The worker process or thread that makes an item and the order in which items are made do not matter.
 
     Args:
         data: items of a datalist.

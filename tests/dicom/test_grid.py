@@ -8,14 +8,8 @@ import pytest
 from monai_vmat.dicom.grid import Grid, lay_out, patient_axes
 from monai_vmat.errors import InputError
 
-POSITIONS = {
-    "HFS": (1, 0, 0, 0, 1, 0),
-    "FFS": (-1, 0, 0, 0, 1, 0),
-    "HFP": (-1, 0, 0, 0, -1, 0),
-    "FFP": (1, 0, 0, 0, -1, 0),
-    "HFDL": (0, -1, 0, 1, 0, 0),
-    "FFDR": (0, 1, 0, 1, 0, 0),
-}
+from ..dicom_set import ORIENTATIONS
+
 HEIGHTS = np.array([4.0, -2.0, 1.0])  # in no order
 
 
@@ -30,10 +24,10 @@ def test_the_affine_leads_to_right_anterior_superior():
     assert (grid.affine @ (2, 4, 1, 1)).tolist() == [10 - 2, -20 - 6, 5 + 3, 1]
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", ORIENTATIONS)
 def test_every_pixel_stays_where_it_is_in_the_patient(position):
     """Pixel (frame, row, column) is at first + column x step x direction of a row + row x step x direction of a column."""
-    orientation = np.array(POSITIONS[position], float)
+    orientation = np.array(ORIENTATIONS[position], float)
     frames = np.arange(24.0).reshape(3, 2, 4)
     first = np.array([10.0, 20.0, HEIGHTS[0]])
     volume, grid = lay_out(frames, tuple(orientation), tuple(first), (1.5, 0.5), HEIGHTS, "here")
@@ -76,15 +70,15 @@ def test_directions_may_be_rounded():
 def test_heights_that_make_no_grid(heights, problem):
     frames = np.zeros((len(heights), 2, 2))
     with pytest.raises(InputError, match=problem):
-        lay_out(frames, POSITIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 1.0), np.array(heights), "here")
+        lay_out(frames, ORIENTATIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 1.0), np.array(heights), "here")
 
 
 def test_rounded_heights_make_the_mean_spacing():
     heights = np.round(np.arange(7) * 10 / 3, 2)  # 0, 3.33, 6.67, 10.0, ...
-    _, grid = lay_out(np.zeros((7, 2, 2)), POSITIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 1.0), heights, "here")
+    _, grid = lay_out(np.zeros((7, 2, 2)), ORIENTATIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 1.0), heights, "here")
     assert grid.spacing_mm[2] == pytest.approx(20 / 6)
 
 
 def test_pixels_of_no_size():
     with pytest.raises(InputError, match=r"PixelSpacing: numbers above 0 were expected, got \[1.0, 0.0\]"):
-        lay_out(np.zeros((2, 2, 2)), POSITIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 0.0), np.array([0.0, 3.0]), "here")
+        lay_out(np.zeros((2, 2, 2)), ORIENTATIONS["HFS"], (0.0, 0.0, 0.0), (1.0, 0.0), np.array([0.0, 3.0]), "here")
