@@ -27,14 +27,15 @@ TRAIN = ("train.json", "quick.json")
 SETTINGS = {"base_channels": 8, "patch_size": "[16,16,16]", "max_epochs": 2, "val_interval": 1, "threads": 1, "amp": "false"}
 CASES = {"training": 4, "validation": 1, "test": 3}  # less than the processes and odd, both in what is evaluated
 
-# Kills the second process in the second epoch, unless torchrun has started it again.
+# Kills the second process in the second epoch, unless torchrun has started it again; after a step, which the two make together,
+# so the first process has written the first epoch's checkpoint by then.
 KILLER = """
 import os, signal
 from ignite.engine import Events
 
 class Killer:
     def attach(self, engine):
-        engine.add_event_handler(Events.ITERATION_STARTED(once=3), self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), self)
 
     def __call__(self, engine):
         if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
