@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
 """What a training step costs in bfloat16 and channels-last, against the plain float32 step and against plain autocast.
 
-Forward, loss, backward and optimiser step of the bundle's network on one patch. TFLOP/s count the multiplications and
-additions of convolutions and matrices (PyTorch's counter: forward, and backward)."""
+Forward, loss, backward and optimiser step of the bundle's network on one patch; ours as the bundle trains, which also keeps
+freed memory (monai_vmat/memory.py). TFLOP/s count the multiplications and additions of convolutions and matrices (PyTorch's
+counter: forward, and backward)."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import statistics
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import records
@@ -16,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from monai_vmat.console import run_command
 from monai_vmat.engines import DoseInferer, memory_format
+from monai_vmat.memory import keep_freed_memory
 from monai_vmat.networks.film_unet import FiLMUNet
 from monai_vmat.protocol import load_protocol
 
@@ -24,6 +30,60 @@ EXAMPLE = """example:
 CPU_TARGET, GPU_TARGET = 3.0, 1.5
 # Dense bfloat16 of the data sheet, for the share of peak; other GPUs get none.
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
+OURS = "bfloat16, channels-last"
+VARIANTS: dict[str, dict[str, bool]] = {
+    "float32": {},
+    "autocast bfloat16": {"amp": True},
+    OURS: {"amp": True, "channels_last": True, "keep_memory": True},
+    f"{OURS}, compiled": {"amp": True, "channels_last": True, "keep_memory": True, "compiled": True},
+}
+WARM_UP = 3  # steps until the memory that is kept is enough
+
+
+def make_step(
+    options: argparse.Namespace,
+    amp: bool = False,
+    channels_last: bool = False,
+    keep_memory: bool = False,
+    compiled: bool = False,
+) -> Callable[[], None]:
+    """A training step as a function."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if keep_memory:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    device, protocol, size = torch.device(options.device), load_protocol("prostate_sib"), (options.patch,) * 3
+    image = torch.rand(options.batch, protocol.in_channels, *size, device=device)
+    dose = torch.rand(options.batch, 1, *size, device=device)
+    constraints = torch.rand(options.batch, protocol.constraint_dim, device=device)
+    network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, options.width)
+    network = network.to(device, memory_format=memory_format(channels_last))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    inferer = DoseInferer(amp=amp, channels_last=channels_last)
+    forward = torch.compile(network) if compiled else network
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.mse_loss(inferer(image, forward, constraints=constraints), dose).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def serve(requests: Connection, options: argparse.Namespace, variant: dict[str, bool]) -> None:
+    """A process of its own for each variant: how memory is kept holds for a whole process."""
+    step = make_step(options, **variant)
+    while requests.recv():
+        step()
+        requests.send(True)
+
+
+def one_step(process: Connection) -> None:
+    process.send(True)
+    process.recv()
 
 
 def main() -> int:
@@ -37,44 +97,22 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="record to write (default: benchmarks/results/training_step_DEVICE.json)")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     device = torch.device(options.device)
 
-    protocol = load_protocol("prostate_sib")
-    size = (options.patch,) * 3
-    image = torch.rand(options.batch, protocol.in_channels, *size, device=device)
-    dose = torch.rand(options.batch, 1, *size, device=device)
-    constraints = torch.rand(options.batch, protocol.constraint_dim, device=device)
-
-    def step(amp: bool, channels_last: bool, compiled: bool = False):
-        torch.manual_seed(0)
-        network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, options.width)
-        network = network.to(device, memory_format=memory_format(channels_last))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-        inferer = DoseInferer(amp=amp, channels_last=channels_last)
-        forward = torch.compile(network) if compiled else network
-
-        def run() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            torch.nn.functional.mse_loss(inferer(image, forward, constraints=constraints), dose).backward()
-            optimizer.step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-
-        return run
-
-    steps = {
-        "float32": step(False, False),
-        "autocast bfloat16": step(True, False),
-        "bfloat16, channels-last": step(True, True),
-    }
-    if options.compile:
-        steps["bfloat16, channels-last, compiled"] = step(True, True, True)
+    context = multiprocessing.get_context("spawn")
+    processes = {}
+    for label, variant in VARIANTS.items():
+        if options.compile or not variant.get("compiled"):
+            here, there = context.Pipe()
+            context.Process(target=serve, args=(there, options, variant), daemon=True).start()
+            processes[label] = here
     with FlopCounterMode(display=False) as counter:
-        steps["bfloat16, channels-last"]()
+        make_step(options)()
     tera = counter.get_total_flops() / 1e12
-    seconds = records.interleaved(steps, options.repeats)
+    steps = {label: functools.partial(one_step, process) for label, process in processes.items()}
+    seconds = records.interleaved(steps, options.repeats, warm_up=WARM_UP)
+    for process in processes.values():
+        process.send(False)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
     rows = [
@@ -88,19 +126,18 @@ def main() -> int:
         ]
         for label, s in seconds.items()
     ]
-    ours = "bfloat16, channels-last"
     on_cpu = device.type == "cpu"
     found = [
-        records.ratio(f"training step, float32 / {ours}", seconds["float32"], seconds[ours], CPU_TARGET if on_cpu else None),
+        records.ratio(f"training step, float32 / {OURS}", seconds["float32"], seconds[OURS], CPU_TARGET if on_cpu else None),
         records.ratio(
-            f"training step, autocast alone / {ours}",
+            f"training step, autocast alone / {OURS}",
             seconds["autocast bfloat16"],
-            seconds[ours],
+            seconds[OURS],
             None if on_cpu else GPU_TARGET,
         ),
     ]
     if options.compile:
-        found.append(records.ratio(f"training step, {ours} / compiled", seconds[ours], seconds[f"{ours}, compiled"]))
+        found.append(records.ratio(f"training step, {OURS} / compiled", seconds[OURS], seconds[f"{OURS}, compiled"]))
     records.leave(
         options.json or records.RESULTS / f"training_step_{device.type}.json",
         f"A training step of width {options.width} on {options.batch} x {options.patch}^3 voxels "

@@ -159,10 +159,10 @@ class FiLMUNet(nn.Module):
         condition = self.constraint_mlp(constraints if self.use_film else torch.zeros_like(constraints))
 
         skip1 = self.enc1(x, condition)
-        skip2 = self.enc2(F.max_pool3d(skip1, 2), condition)
-        skip3 = self.enc3(F.max_pool3d(skip2, 2), condition)
-        skip4 = self.enc4(F.max_pool3d(skip3, 2), condition)
-        h = self.bottleneck(F.max_pool3d(skip4, 2), condition)
+        skip2 = self.enc2(_pool(skip1), condition)
+        skip3 = self.enc3(_pool(skip2), condition)
+        skip4 = self.enc4(_pool(skip3), condition)
+        h = self.bottleneck(_pool(skip4), condition)
 
         up = _upsample(h)
         h = self.dec4(torch.cat([up, skip4 if self.att4 is None else self.att4(skip4, up)], 1), condition)
@@ -186,6 +186,14 @@ class FiLMUNet(nn.Module):
             return (h * self.out_conv.weight).sum(1, keepdim=True) + bias
         with torch.autocast(h.device.type, enabled=False):
             return self.out_conv(h)
+
+
+def _pool(x: Tensor) -> Tensor:
+    # Autocast would pool in float32 on a CPU: the same maxima, with copies to and fro.
+    if torch.jit.is_scripting():
+        return F.max_pool3d(x, 2)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.max_pool3d(x, 2)
 
 
 def _upsample(x: Tensor) -> Tensor:
