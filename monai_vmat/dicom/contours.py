@@ -5,10 +5,11 @@ plane's area extends half way to its neighbours, at the ends and across gaps by 
 part of a voxel lies inside is exact along X and Z and sampled at 15 lines along Y. Exactly half as the limit would make
 round structures too small (a sphere of 20 mm by 5 % in voxels of 3 mm); the limit is chosen so that the volume is right.
 
-Areas times thickness have no bias, wherever the planes lie: a sphere of 20 mm diameter gets its volume within 1.0, 1.5 and
-0.8 % on planes of 2, 2.5 and 3 mm, right on average. Shapes interpolated between planes (linear signed distances) would cut
-what bulges, by 0.7, 0.9 and 1.1 % on average and 2.1, 3.1 and 3.1 % at most; with tips that go on as the shape narrows, by up
-to 0.3 % on average and 1.0, 1.3 and 2.9 % at most.
+Areas times thickness have no bias, wherever the planes lie, but a small round structure has few planes: a sphere of 20 mm
+diameter misses its volume by up to 1.0, 1.5 and 0.8 % on planes of 2, 2.5 and 3 mm. So the volume that the limit is chosen for
+is that of areas that go on as a parabola from plane to plane and beyond the last one, if that ends before the next plane would
+be; as a sphere's do. Where it does not, the structure ends flat, and half a distance it is. Shapes interpolated between planes
+(linear signed distances) would cut what bulges, by 0.7, 0.9 and 1.1 % on average and 2.1, 3.1 and 3.1 % at most.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _LIMITS = (0.3, 0.7)
 _EQUAL = 1e-6
 _SAME_PLANE_MM = 0.1
 _GAP = 1.5
+_EVEN = 0.01  # steps between planes that differ by less are equal
 
 
 def rasterise(contours: Sequence[np.ndarray], grid: Grid, slice_mm: float) -> np.ndarray:
@@ -50,23 +52,47 @@ def rasterise(contours: Sequence[np.ndarray], grid: Grid, slice_mm: float) -> np
     if (high <= low).any():
         return mask
     planes = _planes(scaled, _SAME_PLANE_MM / spacing[2])
-    bounds = _slabs(np.asarray([height for height, _ in planes]), slice_mm / spacing[2])
+    heights = np.asarray([height for height, _ in planes])
+    bounds = _slabs(heights, slice_mm / spacing[2])
     covered = np.zeros((grid.shape[2], *(high - low)[::-1]), np.float32)
+    areas = []
     for (_, polygons), (bottom, top) in zip(planes, bounds, strict=True):
         area = _area(polygons, low, high)
+        areas.append(area.sum(dtype=np.float64))
         for k in range(max(0, int(np.floor(bottom))), min(grid.shape[2], int(np.ceil(top)))):
             thickness = min(top, k + 1) - max(bottom, k)
             covered[k] += thickness * area
-    mask[low[0] : high[0], low[1] : high[1]] = (covered >= _limit(covered)).transpose(2, 1, 0)
+    whole = bounds[0][0] >= 0 and bounds[-1][1] <= grid.shape[2]
+    volume = covered.sum(dtype=np.float64) + (_beyond_slabs(heights, areas) if whole else 0.0)
+    mask[low[0] : high[0], low[1] : high[1]] = (covered >= _limit(covered, volume)).transpose(2, 1, 0)
     return mask
 
 
-def _limit(covered: np.ndarray) -> float:
-    """Which part of a voxel must be covered for the voxels' volume to be what is covered, as nearly as possible; voxels that
+def _beyond_slabs(heights: np.ndarray, areas: Sequence[float]) -> float:
+    """What the areas' course has more than areas times thickness, by the Euler-Maclaurin formula: ends alone count."""
+    steps = np.diff(heights)
+    if len(steps) < 2 or np.ptp(steps) > _EVEN * steps.mean():
+        return 0.0
+    return float(steps.mean()) * (_beyond_end(*areas[:3]) + _beyond_end(*areas[:-4:-1]))
+
+
+def _beyond_end(last: float, second: float, third: float) -> float:
+    """The part of one end, in steps: the parabola through the last three areas, to where it ends."""
+    slope, curvature = (3 * last - 4 * second + third) / 2, last - 2 * second + third
+    roots = np.roots([curvature / 2, slope, last])
+    ends = [root.real for root in roots if abs(root.imag) < _EQUAL and 0 < root.real < 1 + _EVEN]
+    if not ends:
+        return 0.0
+    t = min(ends)
+    return last * t + slope * t**2 / 2 + curvature * t**3 / 6 - last / 2 - slope / 12
+
+
+def _limit(covered: np.ndarray, volume: float) -> float:
+    """Which part of a voxel must be covered for the voxels' volume to be the given one, as nearly as possible; voxels that
     are covered alike (those of a flat face) stay together."""
     low, high = _LIMITS
     doubtful = np.sort(covered[(covered >= low) & (covered < high)])[::-1]
-    wanted = covered.sum(dtype=np.float64) - np.count_nonzero(covered >= high)
+    wanted = volume - np.count_nonzero(covered >= high)
     last_of_its_kind = np.append(doubtful[:-1] - doubtful[1:] > _EQUAL, True)[: len(doubtful)]
     counts = np.append(0, np.flatnonzero(last_of_its_kind) + 1)
     count = counts[np.abs(counts - wanted).argmin()]
