@@ -7,12 +7,14 @@ weighs on both, and writes a record: figures, ratios with their targets, machine
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from monai_vmat.provenance import git_commit, hardware, versions
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+BEGIN, END = "<!-- by benchmarks/records.py from benchmarks/install.py -->", "<!-- end -->"
 INTRODUCTION = """# Benchmarks
 
 Written by `python benchmarks/records.py` from the records in `results/`, which the benchmarks themselves write; nothing here is
@@ -40,6 +43,32 @@ def interleaved(work: Mapping[str, Callable[[], object]], repeats: int, warm_up:
             if turn >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return seconds
+
+
+def elsewhere(make: Callable[..., Callable[[], Any]], *arguments: Any) -> Callable[[], Any]:
+    """The work ``make(*arguments)`` in a process of its own, for what holds for a whole process (threads, kept memory)."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=_serve, args=(there, make, arguments), daemon=True).start()
+    there.close()
+    here.recv()
+
+    def run() -> Any:
+        here.send(None)
+        return here.recv()
+
+    return run
+
+
+def _serve(requests: Connection, make: Callable[..., Callable[[], Any]], arguments: Sequence[Any]) -> None:
+    work = make(*arguments)
+    requests.send(None)
+    while True:
+        try:
+            requests.recv()
+        except EOFError:  # the benchmark has ended
+            return
+        requests.send(work())
 
 
 def ratio(what: str, slower: Sequence[float], faster: Sequence[float], target: float | None = None) -> dict[str, Any]:
@@ -110,6 +139,16 @@ def page(records: Mapping[str, dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def with_table(text: str, record: Mapping[str, Any]) -> str:
+    """The text with the record's table and notes between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise InputError("README.md", f"has no {BEGIN} and {END}", "Put them where the table belongs")
+    table = markdown(record["header"], [[number(cell) for cell in row] for row in record["rows"]])
+    return f"{before}{BEGIN}\n{table}\n{' '.join(record['notes'])}\n{END}{after}"
+
+
 def judged(found: Mapping[str, Any]) -> list[str]:
     return ["", ""] if found["target"] is None else [f">= {found['target']:g}", "met" if met(found) else "**missed**"]
 
@@ -130,11 +169,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the records (default: benchmarks/results)")
     parser.add_argument("--out", type=Path, default=HERE / "README.md", help="page to write (default: benchmarks/README.md)")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="page that lists the extras' sizes")
     options = parser.parse_args()
     records = {path.stem: read_json(path) for path in sorted(options.results.glob("*.json"))}
     if not records:
         raise InputError(options.results, "holds no records", "Run some benchmarks first")
     write_text(options.out, page(records))
+    if "install" in records:
+        write_text(options.readme, with_table(options.readme.read_text(), records["install"]))
     say(f"{len(records)} records in {options.out}")
     return 0
 

@@ -8,11 +8,8 @@ counter: forward, and backward)."""
 from __future__ import annotations
 
 import argparse
-import functools
-import multiprocessing
 import statistics
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import records
@@ -31,21 +28,22 @@ CPU_TARGET, GPU_TARGET = 3.0, 1.5
 # Dense bfloat16 of the data sheet, for the share of peak; other GPUs get none.
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 OURS = "bfloat16, channels-last"
-VARIANTS: dict[str, dict[str, bool]] = {
-    "float32": {},
-    "autocast bfloat16": {"amp": True},
-    OURS: {"amp": True, "channels_last": True, "keep_memory": True},
-    f"{OURS}, compiled": {"amp": True, "channels_last": True, "keep_memory": True, "compiled": True},
+# amp, channels_last, keep_memory, compiled: how memory is kept holds for a whole process.
+VARIANTS = {
+    "float32": (False, False, False, False),
+    "autocast bfloat16": (True, False, False, False),
+    OURS: (True, True, True, False),
+    f"{OURS}, compiled": (True, True, True, True),
 }
 WARM_UP = 3  # steps until the memory that is kept is enough
 
 
 def make_step(
     options: argparse.Namespace,
-    amp: bool = False,
-    channels_last: bool = False,
-    keep_memory: bool = False,
-    compiled: bool = False,
+    amp: bool,
+    channels_last: bool,
+    keep_memory: bool,
+    compiled: bool,
 ) -> Callable[[], None]:
     """A training step as a function."""
     if options.threads:
@@ -73,19 +71,6 @@ def make_step(
     return step
 
 
-def serve(requests: Connection, options: argparse.Namespace, variant: dict[str, bool]) -> None:
-    """A process of its own for each variant: how memory is kept holds for a whole process."""
-    step = make_step(options, **variant)
-    while requests.recv():
-        step()
-        requests.send(True)
-
-
-def one_step(process: Connection) -> None:
-    process.send(True)
-    process.recv()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=48, help="base channels (default: %(default)s)")
@@ -99,20 +84,15 @@ def main() -> int:
     options = parser.parse_args()
     device = torch.device(options.device)
 
-    context = multiprocessing.get_context("spawn")
-    processes = {}
-    for label, variant in VARIANTS.items():
-        if options.compile or not variant.get("compiled"):
-            here, there = context.Pipe()
-            context.Process(target=serve, args=(there, options, variant), daemon=True).start()
-            processes[label] = here
+    steps = {
+        label: records.elsewhere(make_step, options, *variant)
+        for label, variant in VARIANTS.items()
+        if options.compile or not variant[-1]
+    }
     with FlopCounterMode(display=False) as counter:
-        make_step(options)()
+        make_step(options, *VARIANTS["float32"])()
     tera = counter.get_total_flops() / 1e12
-    steps = {label: functools.partial(one_step, process) for label, process in processes.items()}
     seconds = records.interleaved(steps, options.repeats, warm_up=WARM_UP)
-    for process in processes.values():
-        process.send(False)
     name = torch.cuda.get_device_name() if device.type == "cuda" else ""
     peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
     rows = [
