@@ -79,7 +79,7 @@ def python(folder, *arguments):
 def test_torchscript(checkpoint, network, expected, tmp_path):
     file, inputs, outputs = (str(tmp_path / name) for name in ("model.ts", "inputs.pt", "outputs.pt"))
     command = ["-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", file, "--ckpt_file", str(checkpoint)]
-    command += ["--key_in_ckpt", "network", "--config_file", str(CONFIGS / "inference.json"), "--base_channels", "8"]
+    command += ["--key_in_ckpt", "network", "--config_file", str(CONFIGS / "inference.json"), "--weights", str(checkpoint)]
     command += ["--meta_file", str(CONFIGS / "metadata.json")]
     python(tmp_path, *command)
     torch.save(list(samples()), inputs)
@@ -107,7 +107,6 @@ def onnx_file(checkpoint, tmp_path_factory):
         workflow_type="infer",
         bundle_root=str(path.parents[1]),
         weights=str(checkpoint),
-        base_channels=8,
     )
     workflow.parser.parse(reset=True)
     workflow.run()

@@ -13,9 +13,10 @@ from monai_vmat.case import write_dose
 from monai_vmat.console import say, table
 from monai_vmat.distributed import SPARE, is_first
 from monai_vmat.files import write_json
-from monai_vmat.handlers.case_metrics import predicted_gy
+from monai_vmat.handlers.case_metrics import predicted_gy, predicted_sd_gy
 from monai_vmat.metrics.case_metrics import aggregate
 from monai_vmat.protocol import Protocol
+from monai_vmat.weights import trainings_of, weight_files
 
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
 CONVENTIONS = {
@@ -51,14 +52,22 @@ class EvaluationRecord:
     """
 
     def __init__(
-        self, folder: str | Path, *, protocol: Protocol, experiment: str, split: str, checkpoint: str | Path, project_root: str
+        self,
+        folder: str | Path,
+        *,
+        protocol: Protocol,
+        experiment: str,
+        split: str,
+        checkpoint: str | Path | Sequence[str | Path],
+        project_root: str,
     ) -> None:
         self.folder = Path(folder)
         self.protocol = protocol
         self.facts = {
             "experiment": experiment,
             "split": split,
-            "checkpoint": Path(checkpoint).name,
+            "checkpoint": ", ".join(path.name for path in weight_files(checkpoint)),
+            "trainings": trainings_of(checkpoint),
             "protocol": protocol.name,
             "git_commit": provenance.git_commit(project_root),
             "versions": provenance.versions(),
@@ -81,6 +90,7 @@ class EvaluationRecord:
                 pred_gy,
                 affine,
                 {"case_id": item["case_id"], "note": RESEARCH_ONLY},
+                predicted_sd_gy(out, self.protocol),
             )
 
     def _write_results(self, engine: Engine) -> None:
