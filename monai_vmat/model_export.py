@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.transforms import Compose
+from tqdm import tqdm
 
+from monai_vmat.datalist import read_datalist
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_whole
 from monai_vmat.handlers.training_checkpoint import LAST, best_checkpoint
 from monai_vmat.protocol import Protocol, load_protocol
+from monai_vmat.training_range import case_features, ranges
+from monai_vmat.transforms.encode_constraints import EncodeConstraintsd
+from monai_vmat.transforms.load_case import LoadCased
 from monai_vmat.weights import build_network, describe, facts_of, load_checkpoint, load_weights, read_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -19,24 +25,33 @@ CHECKPOINTS = ("best", "last")
 _FINISH = "Name the folder of a run, such as runs/demo"
 
 
-def export_model(run: str | Path, out: str | Path, *, dtype: str = "float16", checkpoint: str = "best") -> dict[str, Any]:
+def export_model(
+    run: str | Path,
+    out: str | Path,
+    *,
+    dtype: str = "float16",
+    checkpoint: str = "best",
+    dataset_dir: str | Path | None = None,
+) -> dict[str, Any]:
     """Write the evaluated (perhaps averaged) weights of a run as a shipped file.
 
-    The file is a state dict; its facts (:func:`monai_vmat.weights.facts_of`) are ``protocol``, the network's ``settings`` and
-    ``training``: run, commit, epochs, seed, processor, minutes, number of cases. Nothing in them names a folder, a patient or
-    the machine itself. The file takes its place when its weights, read again, are the run's rounded to ``dtype``.
+    The file is a state dict; its facts (:func:`monai_vmat.weights.facts_of`) are ``protocol``, the network's ``settings``,
+    ``training``: run, commit, epochs, seed, processor, minutes, number of cases, and ``ranges``: what the training's cases were
+    like (:mod:`monai_vmat.training_range`). Nothing in them names a folder, a patient or the machine itself. The file takes its
+    place when its weights, read again, are the run's rounded to ``dtype``.
 
     Args:
         run: the run's folder.
         out: the file.
         dtype: of the stored tensors.
         checkpoint: ``best``, as an evaluation takes it, or ``last``.
+        dataset_dir: the folder of the training's datalist; by default the one that the run recorded.
 
     Returns:
         the facts.
 
     Raises:
-        InputError: when the run lacks records or weights, or a weight is not finite in ``dtype``.
+        InputError: when the run lacks records, weights or its training cases, or a weight is not finite in ``dtype``.
     """
     run = Path(run)
     if not (run / "training_config.json").is_file():
@@ -60,6 +75,7 @@ def export_model(run: str | Path, out: str | Path, *, dtype: str = "float16", ch
             **_time_and_machine(run, record),
             **{f"{section}_cases": len(record["cases"][section]) for section in ("training", "validation")},
         },
+        "ranges": _ranges(record, dataset_dir, protocol),
     }
     for name, tensor in weights.items():
         weights[name] = tensor.to(DTYPES[dtype])
@@ -69,6 +85,17 @@ def export_model(run: str | Path, out: str | Path, *, dtype: str = "float16", ch
         torch.save(describe(weights, facts), temporary)
         _verify(temporary, network, protocol, DTYPES[dtype])
     return facts
+
+
+def _ranges(record: Mapping[str, Any], dataset_dir: str | Path | None, protocol: Protocol) -> dict[str, list[float]]:
+    """What the training cases of the run were like."""
+    datalist = record["config"]["datalist"] if dataset_dir is None else dataset_dir
+    items = read_datalist(datalist, "training")
+    if {item["case_id"] for item in items} != set(record["cases"]["training"]):
+        problem = "its training cases are not those of the run"
+        raise InputError(datalist, problem, "Name the folder that was trained on with --dataset_dir DIR")
+    read = Compose([LoadCased(protocol=protocol), EncodeConstraintsd(protocol=protocol)])
+    return ranges(case_features(read(item), protocol) for item in tqdm(items, desc="Training cases", unit="case"))
 
 
 def _time_and_machine(run: Path, record: Mapping[str, Any]) -> dict[str, Any]:

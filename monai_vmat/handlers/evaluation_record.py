@@ -16,6 +16,7 @@ from monai_vmat.files import write_json
 from monai_vmat.handlers.case_metrics import predicted_gy, predicted_sd_gy
 from monai_vmat.metrics.case_metrics import aggregate
 from monai_vmat.protocol import Protocol
+from monai_vmat.training_range import ranges_of, warn_of_outside
 from monai_vmat.weights import trainings_of, weight_files
 
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
@@ -63,6 +64,7 @@ class EvaluationRecord:
     ) -> None:
         self.folder = Path(folder)
         self.protocol = protocol
+        self.trained_on = ranges_of(checkpoint)
         self.facts = {
             "experiment": experiment,
             "split": split,
@@ -84,12 +86,13 @@ class EvaluationRecord:
             if SPARE in item:
                 continue
             pred_gy = predicted_gy(out, self.protocol)
+            outside = warn_of_outside(item, self.protocol, self.trained_on)
             affine = item["structures"].affine.numpy()
             write_dose(
                 self.folder / f"{item['case_id']}_pred.npz",
                 pred_gy,
                 affine,
-                {"case_id": item["case_id"], "note": RESEARCH_ONLY},
+                {"case_id": item["case_id"], "note": RESEARCH_ONLY, "outside_training_range": outside},
                 predicted_sd_gy(out, self.protocol),
             )
 
