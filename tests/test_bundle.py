@@ -20,7 +20,7 @@ from pydicom import dcmread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, write_case
+from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, read_dose_sd, write_case
 from monai_vmat.dicom.dose import read_dose as read_dicom_dose
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.networks.film_unet import FiLMUNet
@@ -155,12 +155,13 @@ def test_notebooks_of_earlier_users_read_the_records(trained):
         dataset_dir=data,
         output_dir=out / "run",
         predictions_dir=out / "test",
+        uncertainty="flips",
         **FULL,
     )
     test_results = json.loads((out / "test" / "evaluation_results.json").read_text())
     assert 0 <= test_results["aggregate_metrics"]["gamma_pass_rate_mean"] <= 100
     assert test_results["per_case_results"][0]["dose_metrics"]["mae_gy"] > 0
-    assert test_results["n_cases"] == 1 and (out / "test" / "case_4_pred.npz").exists()
+    assert test_results["n_cases"] == 1 and read_dose_sd(out / "test" / "case_4_pred.npz").max() > 0
 
 
 def test_evaluation_repeats_the_validation(trained):
@@ -217,8 +218,11 @@ def test_inference_knows_the_weights_protocol_and_width(trained, tmp_path, head_
         describe(network.state_dict(), {"protocol": head_and_neck.name, "settings": network.settings}), tmp_path / "w.pt"
     )
     options = {"input": tmp_path / "in", "weights": tmp_path / "w.pt", "window": -1, "output_dir": tmp_path / "out"}
-    succeed("inference", ("inference.json", "openkbp_inference.json"), **options)
-    assert (tmp_path / "out" / "neck_pred.npz").exists()
+    ensemble = {"weights": f"[{tmp_path / 'w.pt'},{tmp_path / 'w.pt'}]", "uncertainty": "flips"}
+    succeed("inference", ("inference.json", "openkbp_inference.json"), **options | ensemble)
+    with np.load(tmp_path / "out" / "neck_pred.npz", allow_pickle=False) as saved:
+        assert saved["dose"].shape == saved["dose_sd"].shape and saved["dose_sd"].max() > 0
+    assert (tmp_path / "out" / "neck_pred_sd.nii.gz").exists()
     told = refused("inference", ("inference.json",), **options | {"output_dir": tmp_path / "none"})
     assert "was trained for protocol 'openkbp_head_and_neck', the configuration says 'prostate_sib'" in told
     _, out = trained

@@ -151,3 +151,8 @@ def test_a_missing_package_is_named(network, tmp_path, monkeypatch, package):
     with pytest.raises(InputError, match=rf"needs the package {package}\."):
         export_onnx(network, tmp_path / "model.onnx", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_an_ensemble_is_no_network(network, tmp_path):
+    with pytest.raises(InputError, match="model.onnx: several weight files were named.*Name one"):
+        export_onnx(torch.nn.ModuleList([network, network]), tmp_path / "model.onnx", {})

@@ -22,7 +22,7 @@ LARGE_BYTES = 25_000_000  # what the Zoo's repository takes; larger files are na
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "configs/logging.conf")
 REQUIRED_FILES += ("docs/README.md", "models/model.pt")
 SECTIONS = ("Data", "Training configuration", "Input", "Output", "Performance", "Resources", "Commands")
-SECTIONS += ("Intended use and limits", "References", "Licence")
+SECTIONS += ("Models", "Uncertainty", "Intended use and limits", "Failure cases", "References", "Licence")
 # Keys that programs which know only the Zoo's conventions (federated learning, labelling, deployment) look up.
 INFERENCE_KEYS = ("bundle_root", "dataset_dir", "output_dir", "device", "network_def", "network", "preprocessing", "dataset")
 INFERENCE_KEYS += ("dataloader", "inferer", "postprocessing", "handlers", "evaluator", "initialize", "run")
