@@ -155,6 +155,8 @@ def test_a_missing_checkpoint(tmp_path):
 
 
 def test_what_shipped_files_say_of_their_trainings(tmp_path):
-    torch.save(describe(tiny().state_dict(), {"training": {"run": "mine"}}), tmp_path / "a.pt")
-    torch.save(tiny().state_dict(), tmp_path / "b.pt")
-    assert trainings_of([tmp_path / name for name in ("a.pt", "b.pt", "none.pt")]) == [{"run": "mine"}]
+    for run in ("one", "two"):
+        torch.save(describe(tiny().state_dict(), {"training": {"run": run}}), tmp_path / f"{run}.pt")
+    torch.save(tiny().state_dict(), tmp_path / "old.pt")
+    files = [tmp_path / f"{name}.pt" for name in ("one", "old", "none", "two")]
+    assert trainings_of(files) == [{"run": "one"}, {"run": "two"}]
