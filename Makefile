@@ -1,4 +1,5 @@
-# make demo                      set up, train a small model on the embedded cohort, evaluate it on the test anatomies
+# make demo                      set up, train a small model on the embedded cohort, evaluate it on the test anatomies, predict one
+#                                of them with the model that comes with the bundle
 # make demo-openkbp OPENKBP=DIR  the same on the OpenKBP patients, converted first
 # make test                      set up, run the tests
 # make tensorboard               look at the runs
@@ -12,6 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundles/dose/configs
 DEMO_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/experiments/absolute_error.json','$(CONFIGS)/quick.json'
+SHIPPED_CASE := data/cohort/phantom_005_rectum-first.npz
 OPENKBP_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/openkbp.json','$(CONFIGS)/quick.json'
 OPENKBP_SETTINGS := --patch_size "[112,64,96]" --experiment demo-openkbp
 DATA := data/openkbp
@@ -55,7 +57,9 @@ demo: $(VENV)/ready
 	$(BUNDLE) training --config_file "[$(DEMO_CONFIGS)]" --experiment demo --resume true
 	$(BUNDLE) evaluating --config_file "[$(DEMO_CONFIGS),'$(CONFIGS)/evaluate.json']" --experiment demo
 	$(REPORTS) evaluation predictions/demo_test
+	$(BUNDLE) inference --config_file $(CONFIGS)/inference.json --input $(SHIPPED_CASE) --output_dir predictions/shipped
 	@echo
+	@echo "shipped model: predictions/shipped/, the dose of $(SHIPPED_CASE) as .npz and .nii.gz"
 	@echo "report:       predictions/demo_test/report.html, beside it evaluation_results.json and figures/; runs/demo/metrics.csv"
 	@echo "TensorBoard:  make tensorboard (runs/demo)"
 	@echo "Research software, not a medical device: predicted doses are not for clinical use."

@@ -17,11 +17,11 @@ from monai.bundle import ConfigParser
 from monai_vmat.case import read_case, read_metadata
 from monai_vmat.console import plain_errors, run_command, say, table
 from monai_vmat.datalist import read_datalist
-from monai_vmat.engines import load_weights
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json
 from monai_vmat.handlers.training_checkpoint import best_checkpoint
 from monai_vmat.protocol import load_protocol
+from monai_vmat.weights import load_weights
 
 EXAMPLE = """example:
   python benchmarks/conditioning.py runs/demo --out predictions/demo_test/conditioning.json"""

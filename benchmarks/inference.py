@@ -20,14 +20,14 @@ from monai.transforms import Compose, CropForegroundd
 
 from monai_vmat.case import write_case
 from monai_vmat.console import run_command
-from monai_vmat.engines import DoseInferer, load_checkpoint, load_weights, memory_format
+from monai_vmat.engines import DoseInferer, memory_format
 from monai_vmat.masks import DOSE_REGION, unpack_mask
-from monai_vmat.networks.film_unet import FiLMUNet
 from monai_vmat.protocol import load_protocol
 from monai_vmat.transforms.compose_image import ComposeImaged
 from monai_vmat.transforms.encode_constraints import EncodeConstraintsd
 from monai_vmat.transforms.load_case import LoadCased
 from monai_vmat.transforms.signed_distance import SignedDistanced
+from monai_vmat.weights import build_network, load_weights
 
 EXAMPLE = """example:
   python benchmarks/inference.py --weights runs/demo/checkpoints/last.pt"""
@@ -47,8 +47,7 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     protocol = load_protocol("prostate_sib")
-    content = load_checkpoint(options.weights)
-    width = content.get("network", content)["enc1.conv1.weight"].shape[0]
+    width = build_network(options.weights, protocol).settings["base_channels"]
 
     item = prepared(protocol)
     image, constraints = item["image"].as_tensor()[None].float().to(device), item["constraints"][None].float().to(device)
@@ -57,7 +56,7 @@ def main() -> int:
     region = unpack_mask(item["structures"].as_tensor(), DOSE_REGION, protocol)[None, :, *cut].to(device)
 
     def predict(plain: bool, overlap: float):
-        network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, width)
+        network = build_network(options.weights, protocol)
         network = network.to(device, memory_format=memory_format(not plain)).eval()
         load_weights(options.weights, network, device)
         doses: list[torch.Tensor] = []

@@ -42,7 +42,7 @@ def main() -> int:
     say(f"\nwritten: {options.out}")
     say("use it:")
     say("  python -m monai.bundle run inference --config_file bundles/dose/configs/inference.json \\")
-    say(f"    --weights {options.out}{settings(found)} --input CASE_OR_FOLDER --output_dir OUT")
+    say(f"    --weights {options.out} --input CASE_OR_FOLDER --output_dir OUT")
     return 0
 
 
@@ -60,13 +60,6 @@ def found_table(found: LightningCheckpoint) -> str:
     rows += [("epoch", found.epoch, ""), ("global_step", found.global_step, "")]
     rows += [(f"left aside: {name}", count, "tensors") for name, count in sorted(found.left_aside.items())]
     return table(("found", "value", "from"), rows)
-
-
-def settings(found: LightningCheckpoint) -> str:
-    """The settings by which the bundle builds this network."""
-    defaults = {"base_channels": 48, "embedding_dim": 256}
-    names = {"base_channels": "base_channels", "embedding_dim": "network_def#embedding_dim"}
-    return "".join(f" --{names[name]} {found.sizes[name]}" for name in defaults if found.sizes[name] != defaults[name])
 
 
 if __name__ == "__main__":

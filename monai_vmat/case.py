@@ -174,14 +174,22 @@ def encode_dose(dose_gy: np.ndarray) -> dict[str, np.ndarray]:
     return {"dose": steps.astype(np.uint16), "dose_scale_gy": np.asarray(DOSE_STEP_GY, np.float64)}
 
 
-def write_dose(path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, metadata: Mapping[str, Any]) -> None:
-    """Write a dose alone (a prediction) on a case's grid: ``dose``, ``dose_scale_gy``, ``affine`` and ``metadata`` (JSON)."""
-    write_npz(path, {**encode_dose(dose_gy), "affine": affine, "metadata": np.asarray(json.dumps(dict(metadata)))})
+def write_dose(
+    path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, metadata: Mapping[str, Any], sd_gy: np.ndarray | None = None
+) -> None:
+    """Write a dose alone (a prediction) on a case's grid: ``dose``, ``dose_scale_gy``, ``affine`` and ``metadata`` (JSON).
+
+    Its standard deviation in each voxel, where there is one, is ``dose_sd``, in the same steps.
+    """
+    arrays = {**encode_dose(dose_gy), "affine": affine, "metadata": np.asarray(json.dumps(dict(metadata)))}
+    if sd_gy is not None:
+        arrays["dose_sd"] = encode_dose(sd_gy)["dose"]
+    write_npz(path, arrays)
 
 
-def decode_dose(archive: NpzArchive) -> np.ndarray:
+def decode_dose(archive: NpzArchive, name: str = "dose") -> np.ndarray:
     """The dose of a native file, or of a prediction of this program, in Gy: float32 (X, Y, Z)."""
-    steps = _numbers(archive, "dose", "uf", 3)
+    steps = _numbers(archive, name, "uf", 3)
     scale = float(_numbers(archive, "dose_scale_gy", "f", 0))
     if not 0 < scale <= 1:
         raise InputError(archive.path, f"array 'dose_scale_gy': expected a step in Gy between 0 and 1, got {scale}", _REMAKE)
@@ -199,6 +207,16 @@ def read_dose(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     with NpzArchive(path) as archive:
         return decode_dose(archive), _numbers(archive, "affine", "f", 2).astype(np.float64)
+
+
+def read_dose_sd(path: str | Path) -> np.ndarray | None:
+    """The standard deviation that :func:`write_dose` wrote beside a dose, float32 (X, Y, Z) in Gy; None where it wrote none.
+
+    Raises:
+        InputError: when the file is missing or damaged.
+    """
+    with NpzArchive(path) as archive:
+        return decode_dose(archive, "dose_sd") if "dose_sd" in archive else None
 
 
 def _validate(case: Case) -> None:

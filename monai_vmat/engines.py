@@ -1,12 +1,10 @@
-"""What the bundle's trainer and evaluators need besides MONAI: batches, the conditioned inferer, weights."""
+"""What the bundle's trainer and evaluators need besides MONAI: batches, the conditioned inferer, the learning rate."""
 
 from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from ignite.engine import Engine
 from monai.engines import PrepareBatch
 from monai.inferers import Inferer, sliding_window_inference
 from monai.utils import convert_to_tensor
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_vmat.case import SDF_CLIP_MM
 from monai_vmat.errors import InputError
@@ -174,63 +172,6 @@ class DoseInferer(Inferer):
             image = image.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.amp):
             return network(image, constraints).float()
-
-
-def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, weights only: nothing in it is executed.
-
-    Raises:
-        InputError: when it is missing, damaged or holds anything but tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "no such checkpoint", "Train first, or name one with --weights FILE")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage leads to
-        if foreign := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            problem = f"holds a {foreign[1]}, which is never loaded (tensors and plain values are)"
-            raise InputError(path, problem, "Save its tensors and plain values alone, or use another checkpoint") from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(path, f"is not a whole checkpoint of tensors ({reason})", "Use another checkpoint") from error
-    if not isinstance(content, dict):
-        raise InputError(path, f"expected a dictionary, got {type(content).__name__}", "Use another checkpoint")
-    return content
-
-
-def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
-    """Load the weights of a checkpoint (its ``network`` entry, or a bare state dict) into ``network`` and return it.
-
-    Raises:
-        InputError: when the checkpoint is of another architecture, naming what differs.
-    """
-    content = load_checkpoint(path, device)
-    check_and_load(path, network, content.get("network", content))
-    return network
-
-
-def check_and_load(
-    path: str | Path,
-    network: nn.Module,
-    weights: Mapping[str, Tensor],
-    mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
-) -> None:
-    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
-    own = network.state_dict()
-    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [
-        f"{name} {tuple(getattr(weights[name], 'shape', ()))} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and getattr(weights[name], "shape", None) != own[name].shape
-    ]
-    if missing or unknown or shapes:
-
-        def some(names: list[str]) -> str:
-            return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-        parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
-        raise InputError(path, f"holds the weights of another architecture ({'; '.join(parts)})", mend)
-    network.load_state_dict(weights)
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

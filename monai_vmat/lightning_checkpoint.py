@@ -18,19 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_vmat.engines import check_and_load, load_checkpoint
 from monai_vmat.errors import InputError
-from monai_vmat.networks.film_unet import NORM_GROUPS, FiLMUNet
+from monai_vmat.networks.film_unet import NORM_GROUPS, SHOWN_BY, FiLMUNet
+from monai_vmat.weights import check_and_load, load_checkpoint
 
 _PREFIX = "model."
 _MEND = "Give a checkpoint (*.ckpt) of the earlier project's FiLM U-Net"
-# Where the weights themselves show what the hyper-parameters call by these names: tensor and axis.
-_SHOWN_BY = {
-    "in_channels": ("enc1.conv1.weight", 1),
-    "base_channels": ("enc1.conv1.weight", 0),
-    "constraint_dim": ("constraint_mlp.0.weight", 1),
-    "embedding_dim": ("constraint_mlp.0.weight", 0),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ def read_lightning_checkpoint(path: str | Path) -> LightningCheckpoint:
     weights = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
     if not weights:
         raise InputError(path, f"'state_dict' has no names that start with '{_PREFIX}'", _MEND)
-    sizes = {name: _size(path, weights, *place) for name, place in _SHOWN_BY.items()}
+    sizes = {name: _size(path, weights, *place) for name, place in SHOWN_BY.items()}
     stated = _check_stated(path, content.get("hyper_parameters"), sizes)
     if sizes["base_channels"] % NORM_GROUPS:
         raise InputError(path, f"width {sizes['base_channels']}: a multiple of {NORM_GROUPS} was expected", _MEND)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 OPSET = 20
 
 
-def export_onnx(network: FiLMUNet, path: str | Path, metadata: Mapping[str, Any]) -> None:
+def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Write ``network`` as one ONNX file of opset 20, for any batch and any image size.
 
     Inputs of the graph: ``image`` (batch, in_channels, x, y, z) and ``constraints`` (batch, constraint_dim), output ``pred``
@@ -34,8 +34,10 @@ def export_onnx(network: FiLMUNet, path: str | Path, metadata: Mapping[str, Any]
         metadata: the bundle's metadata; kept in the file, under ``metadata.json`` of its metadata properties.
 
     Raises:
-        InputError: when ``onnx`` or ``onnxscript`` is not installed.
+        InputError: when ``onnx`` or ``onnxscript`` is not installed, and for an ensemble.
     """
+    if isinstance(network, torch.nn.ModuleList):
+        raise InputError(path, "several weight files were named, a file holds one network", "Name one with --weights FILE")
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise InputError(path, f"writing ONNX files needs the package {package}", "pip install onnx onnxscript")

@@ -20,9 +20,11 @@ from pydicom import dcmread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, write_case
+from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, read_dose_sd, write_case
 from monai_vmat.dicom.dose import read_dose as read_dicom_dose
 from monai_vmat.dicom.study import find_studies
+from monai_vmat.networks.film_unet import FiLMUNet
+from monai_vmat.weights import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "bundles/dose/configs"
@@ -153,12 +155,13 @@ def test_notebooks_of_earlier_users_read_the_records(trained):
         dataset_dir=data,
         output_dir=out / "run",
         predictions_dir=out / "test",
+        uncertainty="flips",
         **FULL,
     )
     test_results = json.loads((out / "test" / "evaluation_results.json").read_text())
     assert 0 <= test_results["aggregate_metrics"]["gamma_pass_rate_mean"] <= 100
     assert test_results["per_case_results"][0]["dose_metrics"]["mae_gy"] > 0
-    assert test_results["n_cases"] == 1 and (out / "test" / "case_4_pred.npz").exists()
+    assert test_results["n_cases"] == 1 and read_dose_sd(out / "test" / "case_4_pred.npz").max() > 0
 
 
 def test_evaluation_repeats_the_validation(trained):
@@ -199,7 +202,7 @@ def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, pr
     _, out = trained
     write_case(make_case(prostate, with_dose=False, case_id="new"), tmp_path / "in" / "new.npz")
     weights = next((out / "run" / "checkpoints").glob("best*"))
-    options = {"input": tmp_path / "in", "weights": weights, "base_channels": 8, "window": -1}
+    options = {"input": tmp_path / "in", "weights": weights, "window": -1}
     succeed("inference", ("inference.json",), output_dir=tmp_path / "plan", **options)
     succeed("inference", ("inference.json",), output_dir=tmp_path / "strict", constraints="{'Rectum_V50Gy': 0.0}", **options)
     plan, strict = (np.load(tmp_path / n / "new_pred.npz", allow_pickle=False)["dose"] for n in ("plan", "strict"))
@@ -207,12 +210,33 @@ def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, pr
     assert (tmp_path / "plan" / "new_pred.nii.gz").exists()
 
 
+def test_inference_knows_the_weights_protocol_and_width(trained, tmp_path, head_and_neck, make_case):
+    """The overlay predicts OpenKBP's cases by weights of a width that nobody states; what contradicts a file is one line."""
+    write_case(make_case(head_and_neck, with_dose=False, case_id="neck"), tmp_path / "in" / "neck.npz")
+    network = FiLMUNet(head_and_neck.in_channels, head_and_neck.constraint_dim, base_channels=16)
+    torch.save(
+        describe(network.state_dict(), {"protocol": head_and_neck.name, "settings": network.settings}), tmp_path / "w.pt"
+    )
+    options = {"input": tmp_path / "in", "weights": tmp_path / "w.pt", "window": -1, "output_dir": tmp_path / "out"}
+    ensemble = {"weights": f"[{tmp_path / 'w.pt'},{tmp_path / 'w.pt'}]", "uncertainty": "flips"}
+    succeed("inference", ("inference.json", "openkbp_inference.json"), **options | ensemble)
+    with np.load(tmp_path / "out" / "neck_pred.npz", allow_pickle=False) as saved:
+        assert saved["dose"].shape == saved["dose_sd"].shape and saved["dose_sd"].max() > 0
+    assert (tmp_path / "out" / "neck_pred_sd.nii.gz").exists()
+    told = refused("inference", ("inference.json",), **options | {"output_dir": tmp_path / "none"})
+    assert "was trained for protocol 'openkbp_head_and_neck', the configuration says 'prostate_sib'" in told
+    _, out = trained
+    weights = next((out / "run" / "checkpoints").glob("best*"))
+    told = refused("inference", ("inference.json",), weights=weights, base_channels=16, output_dir=tmp_path / "none")
+    assert "base_channels 8, the configuration says 16" in told and not (tmp_path / "none").exists()
+
+
 def test_dicom_in_and_rtdose_out(trained, tmp_path, prostate, make_case, write_dicom_set):
     """The written RTDOSE, read back, has the DVH of the prediction; it alone says whose it is."""
     _, out = trained
     export = write_dicom_set(make_case(prostate, with_dose=False), tmp_path / "export", prostate, orientation="FFS")
     weights = next((out / "run" / "checkpoints").glob("best*"))
-    options = {"input": export, "weights": weights, "base_channels": 8, "window": -1, "output_dir": tmp_path / "plan"}
+    options = {"input": export, "weights": weights, "window": -1, "output_dir": tmp_path / "plan"}
     shown = succeed("inference", ("inference.json",), **options)
     (written,) = (tmp_path / "plan").glob("*_pred.dcm")
     assert "names the patient" in shown and "SECRET" not in shown

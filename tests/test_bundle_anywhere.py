@@ -56,7 +56,7 @@ def ran(places):
     run(places, "training", ["train.json"], relative, dataset_dir=data, **SMALL, **TRACKING)
     evaluation = SMALL | {"dataset_dir": places.data}
     run(places, "evaluating", ["train.json", "evaluate.json"], absolute, **evaluation, **TRACKING)
-    run(places, "inference", ["inference.json"], relative, input=data, base_channels=8, window=-1, threads=1)
+    run(places, "inference", ["inference.json"], relative, input=data, experiment="baseline", window=-1, threads=1)
     return places
 
 

@@ -79,7 +79,7 @@ def python(folder, *arguments):
 def test_torchscript(checkpoint, network, expected, tmp_path):
     file, inputs, outputs = (str(tmp_path / name) for name in ("model.ts", "inputs.pt", "outputs.pt"))
     command = ["-m", "monai.bundle", "ckpt_export", "network_def", "--filepath", file, "--ckpt_file", str(checkpoint)]
-    command += ["--key_in_ckpt", "network", "--config_file", str(CONFIGS / "inference.json"), "--base_channels", "8"]
+    command += ["--key_in_ckpt", "network", "--config_file", str(CONFIGS / "inference.json"), "--weights", str(checkpoint)]
     command += ["--meta_file", str(CONFIGS / "metadata.json")]
     python(tmp_path, *command)
     torch.save(list(samples()), inputs)
@@ -107,7 +107,6 @@ def onnx_file(checkpoint, tmp_path_factory):
         workflow_type="infer",
         bundle_root=str(path.parents[1]),
         weights=str(checkpoint),
-        base_channels=8,
     )
     workflow.parser.parse(reset=True)
     workflow.run()
@@ -152,3 +151,8 @@ def test_a_missing_package_is_named(network, tmp_path, monkeypatch, package):
     with pytest.raises(InputError, match=rf"needs the package {package}\."):
         export_onnx(network, tmp_path / "model.onnx", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_an_ensemble_is_no_network(network, tmp_path):
+    with pytest.raises(InputError, match="model.onnx: several weight files were named.*Name one"):
+        export_onnx(torch.nn.ModuleList([network, network]), tmp_path / "model.onnx", {})

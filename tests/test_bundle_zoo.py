@@ -15,13 +15,14 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, init_bundle,
 
 from monai_vmat.case import write_case
 from monai_vmat.protocol import load_protocol
+from monai_vmat.weights import build_network, facts_of, load_weights, read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGE_BYTES = 25_000_000  # what the Zoo's repository takes; larger files are named in large_files.yml
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "configs/logging.conf")
 REQUIRED_FILES += ("docs/README.md", "models/model.pt")
 SECTIONS = ("Data", "Training configuration", "Input", "Output", "Performance", "Resources", "Commands")
-SECTIONS += ("Intended use and limits", "References", "Licence")
+SECTIONS += ("Models", "Uncertainty", "Intended use and limits", "Failure cases", "References", "Licence")
 # Keys that programs which know only the Zoo's conventions (federated learning, labelling, deployment) look up.
 INFERENCE_KEYS = ("bundle_root", "dataset_dir", "output_dir", "device", "network_def", "network", "preprocessing", "dataset")
 INFERENCE_KEYS += ("dataloader", "inferer", "postprocessing", "handlers", "evaluator", "initialize", "run")
@@ -93,7 +94,7 @@ def bundle(tmp_path_factory):
     folder = shutil.copytree(ROOT / "bundles" / "dose", tmp_path_factory.mktemp("zoo") / "dose", ignore=only_sources)
     for name in ("train.json", "inference.json"):
         write(folder, name, base_channels=8)
-    parser = ConfigParser(read(folder, "inference.json"))
+    parser = ConfigParser(read(folder, "inference.json") | {"bundle_root": str(folder)})
     (folder / "models").mkdir()
     torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "models" / "model.pt")
     return folder
@@ -218,6 +219,29 @@ CHECKS = (
     shapes,
     torchscript,
 )
+
+
+def test_what_is_shipped_passes(tmp_path):
+    """The models in the repository: their size, and the checks that read them, with no setting changed."""
+    shipped = list((ROOT / "bundles" / "dose" / "models").glob("*.pt"))
+    assert "model.pt" in {path.name for path in shipped} <= {"model.pt", "openkbp.pt"}
+    assert sum(path.stat().st_size for path in shipped) <= LARGE_BYTES
+    bundle = shutil.copytree(ROOT / "bundles" / "dose", tmp_path / "dose", ignore=shutil.ignore_patterns("runs", "predictions"))
+    for check in (files, as_a_fresh_bundle, torchscript):
+        check(bundle)
+
+
+@pytest.mark.parametrize("file, protocol_name", [("model.pt", "prostate_sib"), ("openkbp.pt", "openkbp_head_and_neck")])
+def test_shipped_models_say_what_they_are(file, protocol_name):
+    path = ROOT / "bundles" / "dose" / "models" / file
+    if not path.is_file():
+        pytest.skip(f"{file} is not shipped yet")
+    state, protocol = read_weights(path), load_protocol(protocol_name)
+    facts = facts_of(state)
+    assert facts["protocol"] == protocol_name and {"run", "commit", "seed", "epochs"} <= set(facts["training"])
+    assert all(tensor.dtype in (torch.float16, torch.bfloat16) and tensor.isfinite().all() for tensor in state.values())
+    load_weights(path, build_network(path, protocol, in_channels=protocol.in_channels, constraint_dim=protocol.constraint_dim))
+    assert not re.search(r"/|\\\\", json.dumps(facts))  # no path, and so no machine
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from monai_vmat.engines import DoseInferer, PrepareDoseBatch, flag, load_checkpoint, load_weights, memory_format, warmup_cosine
+from monai_vmat.engines import DoseInferer, PrepareDoseBatch, flag, memory_format, warmup_cosine
 from monai_vmat.errors import InputError
 from monai_vmat.masks import DOSE_REGION, bit_names
 from monai_vmat.networks.film_unet import FiLMUNet
@@ -120,49 +120,6 @@ def test_mixed_precision_is_near_and_float32():
         full, mixed = (DoseInferer(-1, amp=amp)(image, network, constraints=constraints) for amp in (False, True))
     assert mixed.dtype == torch.float32 and not torch.equal(full, mixed)
     assert torch.allclose(full, mixed, atol=0.05)
-
-
-def test_weights_round_trip(tmp_path):
-    network = tiny()
-    for content in (network.state_dict(), {"network": network.state_dict(), "epoch": 3}):
-        torch.save(content, tmp_path / "w.pt")
-        other = FiLMUNet(2, 3, base_channels=8, embedding_dim=8)
-        load_weights(tmp_path / "w.pt", other)
-        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-@pytest.mark.parametrize("other, told", [({"base_channels": 16}, "shapes"), ({"attention": True}, "missing")])
-def test_another_architecture_is_told_in_one_line(tmp_path, other, told):
-    torch.save({"network": tiny().state_dict()}, tmp_path / "w.pt")
-    network = FiLMUNet(2, 3, **({"base_channels": 8, "embedding_dim": 8} | other))
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    with pytest.raises(InputError, match=f"w.pt.*another architecture.*{told}") as caught:
-        load_weights(tmp_path / "w.pt", network)
-    assert "\n" not in str(caught.value)
-    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
-
-
-def test_a_pickle_in_a_checkpoint_is_never_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "owned"), "w"))
-
-    torch.save({"network": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(InputError, match="evil.pt: holds a io.open, which is never loaded"):
-        load_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04 cut short"])
-def test_damaged_checkpoints(tmp_path, content):
-    (tmp_path / "bad.pt").write_bytes(content)
-    with pytest.raises(InputError, match="bad.pt"):
-        load_checkpoint(tmp_path / "bad.pt")
-
-
-def test_a_missing_checkpoint(tmp_path):
-    with pytest.raises(InputError, match="none.pt.*no such checkpoint.*--weights"):
-        load_checkpoint(tmp_path / "none.pt")
 
 
 def test_switches_understand_the_command_line():

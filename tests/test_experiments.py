@@ -179,10 +179,11 @@ def test_one_override_sets_a_weight():
 
 
 @pytest.mark.parametrize("name, attribute, value", [("attention", "att1", None), ("no_film", "use_film", True)])
-def test_architectures_serve_inference_too(name, attribute, value):
+def test_architectures_serve_inference_too(name, attribute, value, tmp_path):
+    settings = {"base_channels": 8, "weights": str(tmp_path / "none yet.pt")}
     for config in ("train.json", "inference.json"):
-        network = content(config, overlay(name), base_channels=8).get_parsed_content("network_def")
-        plain = content(config, base_channels=8).get_parsed_content("network_def")
+        network = content(config, overlay(name), **settings).get_parsed_content("network_def")
+        plain = content(config, **settings).get_parsed_content("network_def")
         assert getattr(plain, attribute) is value and getattr(network, attribute) is not value
 
 

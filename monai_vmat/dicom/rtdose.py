@@ -22,6 +22,7 @@ from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
 
 COMMENT = "Predicted by monai_vmat: research only, not for clinical use"  # 64 characters at most
+OUTSIDE_COMMENT = "UNLIKE THE TRAINING'S CASES: not to be trusted. Research only"
 SERIES_DESCRIPTION = "PREDICTED DOSE, research only"
 _LARGEST = np.iinfo(np.uint32).max
 # What a dose shares with the CT that it was predicted on: whose it is, of which study, in which frame of reference.
@@ -42,7 +43,12 @@ _OF_THE_PATIENT = (
 
 
 def write_rtdose(
-    path: str | Path, dose_gy: np.ndarray, affine: np.ndarray, study: Study, spacing_mm: Sequence[float] | None = None
+    path: str | Path,
+    dose_gy: np.ndarray,
+    affine: np.ndarray,
+    study: Study,
+    spacing_mm: Sequence[float] | None = None,
+    comment: str = COMMENT,
 ) -> None:
     """Write a dose for the patient of a study, whole or not at all.
 
@@ -55,6 +61,7 @@ def write_rtdose(
         affine: (4, 4), voxel indices to RAS mm, as in a case.
         study: whose CT gives patient, study and frame of reference; its plan, or else its structure set, is referred to.
         spacing_mm: voxel size of the written grid, which covers the dose's; the dose's own when None.
+        comment: what the file says of the dose, 64 characters at most.
 
     Raises:
         InputError: for a dose that is not finite or negative, and when the CT lacks what a dose needs.
@@ -92,7 +99,7 @@ def write_rtdose(
     out.DoseUnits = "GY"
     out.DoseType = "PHYSICAL"
     out.DoseSummationType = "PLAN"
-    out.DoseComment = COMMENT
+    out.DoseComment = comment
     if study.plan:
         out.ReferencedRTPlanSequence = [_reference(study.plan)]
     elif study.structures:  # beside a plan the standard does not want it: the plan refers to it

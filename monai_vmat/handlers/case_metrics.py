@@ -87,6 +87,11 @@ def predicted_gy(out: dict[str, Any], protocol: Protocol) -> np.ndarray:
     return np.asarray(out["pred"].cpu())[0] * np.float32(protocol.rx_gy)
 
 
+def predicted_sd_gy(out: dict[str, Any], protocol: Protocol) -> np.ndarray | None:
+    """The predicted dose's standard deviation (X, Y, Z) in Gy of one decollated output; None where none was predicted."""
+    return np.asarray(out["pred_sd"].cpu())[0] * np.float32(protocol.rx_gy) if "pred_sd" in out else None
+
+
 def case_arrays(
     item: dict[str, Any], out: dict[str, Any], protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]:

@@ -13,9 +13,11 @@ from monai_vmat.case import write_dose
 from monai_vmat.console import say, table
 from monai_vmat.distributed import SPARE, is_first
 from monai_vmat.files import write_json
-from monai_vmat.handlers.case_metrics import predicted_gy
+from monai_vmat.handlers.case_metrics import predicted_gy, predicted_sd_gy
 from monai_vmat.metrics.case_metrics import aggregate
 from monai_vmat.protocol import Protocol
+from monai_vmat.training_range import ranges_of, warn_of_outside
+from monai_vmat.weights import trainings_of, weight_files
 
 RESEARCH_ONLY = "Predicted by monai_vmat. Research software, not a medical device: not for clinical use."
 CONVENTIONS = {
@@ -51,14 +53,23 @@ class EvaluationRecord:
     """
 
     def __init__(
-        self, folder: str | Path, *, protocol: Protocol, experiment: str, split: str, checkpoint: str | Path, project_root: str
+        self,
+        folder: str | Path,
+        *,
+        protocol: Protocol,
+        experiment: str,
+        split: str,
+        checkpoint: str | Path | Sequence[str | Path],
+        project_root: str,
     ) -> None:
         self.folder = Path(folder)
         self.protocol = protocol
+        self.trained_on = ranges_of(checkpoint)
         self.facts = {
             "experiment": experiment,
             "split": split,
-            "checkpoint": Path(checkpoint).name,
+            "checkpoint": ", ".join(path.name for path in weight_files(checkpoint)),
+            "trainings": trainings_of(checkpoint),
             "protocol": protocol.name,
             "git_commit": provenance.git_commit(project_root),
             "versions": provenance.versions(),
@@ -75,12 +86,14 @@ class EvaluationRecord:
             if SPARE in item:
                 continue
             pred_gy = predicted_gy(out, self.protocol)
+            outside = warn_of_outside(item, self.protocol, self.trained_on)
             affine = item["structures"].affine.numpy()
             write_dose(
                 self.folder / f"{item['case_id']}_pred.npz",
                 pred_gy,
                 affine,
-                {"case_id": item["case_id"], "note": RESEARCH_ONLY},
+                {"case_id": item["case_id"], "note": RESEARCH_ONLY, "outside_training_range": outside},
+                predicted_sd_gy(out, self.protocol),
             )
 
     def _write_results(self, engine: Engine) -> None:

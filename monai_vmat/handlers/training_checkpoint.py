@@ -11,9 +11,10 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_vmat.distributed import is_first
-from monai_vmat.engines import check_and_load, flag, load_checkpoint
+from monai_vmat.engines import flag
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
+from monai_vmat.weights import check_and_load, describe, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,17 @@ def best_checkpoint(folder: str | Path) -> str:
     return str(found[-1])
 
 
-def default_weights(bundle_root: str | Path, run_folder: str | Path) -> str:
-    """The weights that came with the bundle, ``models/model.pt``; where it has none, the best of a run.
+def default_weights(
+    bundle_root: str | Path, project_root: str | Path, experiment: str | None = None, shipped: str = "model.pt"
+) -> str:
+    """The best weights of the run ``experiment``; where none is named, those that came with the bundle.
 
     Raises:
-        InputError: when there are neither.
+        InputError: when the run has none. Whether the bundle has any is for those to find out who read them.
     """
-    shipped = Path(bundle_root) / "models" / "model.pt"
-    return str(shipped) if shipped.is_file() else best_checkpoint(Path(run_folder) / "checkpoints")
+    if experiment is not None:
+        return best_checkpoint(Path(project_root) / "runs" / str(experiment) / "checkpoints")
+    return str(Path(bundle_root) / "models" / shipped)
 
 
 def may_train(run_folder: str | Path, resume: bool | str) -> None:
@@ -72,6 +76,7 @@ class TrainingCheckpoint:
         validator: the evaluator whose key metric, lower is better, decides.
         also: whatever else has a state that training changes (learned loss weights, a discriminator and its optimiser), by
             the name that it gets in ``last.pt``.
+        facts: what the weights need to be known by (:func:`monai_vmat.weights.describe`), kept beside them.
     """
 
     def __init__(
@@ -84,11 +89,13 @@ class TrainingCheckpoint:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         validator: Engine,
         also: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.networks = {"network": network, "evaluated_network": evaluated_network}
         self.stateful: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, **(also or {})}
         self.validator = validator
+        self.facts = facts or {}
 
     def attach(self, engine: Engine) -> None:
         if is_first():
@@ -101,11 +108,11 @@ class TrainingCheckpoint:
         if state.best_metric_epoch > 0:
             best = self.folder / f"best-epoch={state.best_metric_epoch:03d}-val_mae_gy={state.best_metric:.3f}.pt"
             if state.best_metric_epoch == trainer.state.epoch:
-                weights = self.networks["evaluated_network"].state_dict()
+                weights = self._weights("evaluated_network")
                 _save({"network": weights, "epoch": trainer.state.epoch, "val_mae_gy": float(state.best_metric)}, best)
         _save(
             {
-                **{name: network.state_dict() for name, network in self.networks.items()},
+                **{name: self._weights(name) for name in self.networks},
                 **{name: thing.state_dict() for name, thing in self.stateful.items()},
                 "epoch": trainer.state.epoch,
                 "iteration": trainer.state.iteration,
@@ -120,6 +127,9 @@ class TrainingCheckpoint:
             for old in self.folder.glob(BEST_PATTERN):
                 if old != best:
                     old.unlink()
+
+    def _weights(self, name: str) -> dict[str, Any]:
+        return describe(self.networks[name].state_dict(), self.facts)
 
     def restore(self, trainer: Engine) -> None:
         """Continue from ``last.pt`` if there is one; start afresh otherwise.

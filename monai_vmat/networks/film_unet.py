@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,23 @@ from monai_vmat.networks.group_norm import GroupNorm
 # Groups of every GroupNorm, and the factor by which four poolings shrink the grid.
 NORM_GROUPS = 8
 DIVISOR = 16
+# Where the weights themselves show settings: tensor and axis.
+SHOWN_BY = {
+    "in_channels": ("enc1.conv1.weight", 1),
+    "base_channels": ("enc1.conv1.weight", 0),
+    "constraint_dim": ("constraint_mlp.0.weight", 1),
+    "embedding_dim": ("constraint_mlp.0.weight", 0),
+}
+
+
+def shown_settings(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of :class:`FiLMUNet` that the shapes and names of its weights show: all that shape it."""
+    shown: dict[str, Any] = {
+        name: int(weights[tensor].shape[axis])
+        for name, (tensor, axis) in SHOWN_BY.items()
+        if isinstance(weights.get(tensor), Tensor) and weights[tensor].dim() > axis
+    }
+    return {**shown, "attention": "att1.weight.weight" in weights}
 
 
 class FiLMBlock(nn.Module):
@@ -110,6 +127,15 @@ class FiLMUNet(nn.Module):
         default_constraints: Optional[Sequence[float]] = None,
     ) -> None:
         super().__init__()
+        # By which the same network can be built again; weight files hold them.
+        self.settings = {
+            "in_channels": in_channels,
+            "constraint_dim": constraint_dim,
+            "base_channels": base_channels,
+            "embedding_dim": embedding_dim,
+            "attention": attention,
+            "use_film": use_film,
+        }
         if base_channels < NORM_GROUPS or base_channels % NORM_GROUPS:
             raise ValueError(f"base_channels must be a positive multiple of {NORM_GROUPS}, got {base_channels}")
         self.in_channels = in_channels

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from monai_vmat.engines import check_and_load, load_checkpoint
 from monai_vmat.errors import InputError
+from monai_vmat.weights import check_and_load, load_checkpoint
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 # torch hub's rule: the file's name ends in the first digits of its SHA-256.

@@ -23,10 +23,15 @@ EVALUATION_EXAMPLE = """written to the folder of --out:
   report.html    one page that works offline: summary, goals, all cases, and for some cases slices in three planes and DVH
   figures/       PNG of 300 dpi, and PDF: case_boxes, training_curves and loss_components (where the run is found),
                  model_comparison (where other runs were evaluated on the same cases), and of one case dose_slices,
-                 gamma_map, dvh and dose_profile
+                 gamma_map, dvh and dose_profile; where standard deviations were predicted, calibration, and of the case
+                 uncertainty
+  calibration.json   does the error grow with the predicted standard deviation? (where predicted)
 
 example:
   python -m monai_vmat.reports evaluation predictions/demo_test"""
+RESULTS_EXAMPLE = """example:
+  python -m monai_vmat.reports results predictions/prostate_test predictions/neck_validation --pictures 2 \\
+      --command "make demo" """
 
 
 def main() -> int:
@@ -69,6 +74,22 @@ def main() -> int:
     )
     report.add_argument("--case", metavar="ID", help="the case in the figures (default: the median by MAE inside the body)")
     report.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the prediction folder)")
+
+    results = commands.add_parser(
+        "results",
+        help="what models reach: scores with intervals, errors by structure, training, worst cases, as one document",
+        epilog=RESULTS_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    results.set_defaults(action=report_results)
+    results.add_argument("folders", metavar="PREDICTIONS", nargs="+", type=Path, help="folders that evaluations wrote")
+    results.add_argument("--out", type=Path, metavar="FILE.md", default=Path("docs/results.md"), help="(default: %(default)s)")
+    results.add_argument("--runs", type=Path, metavar="DIR", help="where runs are (default: 'runs' beside the predictions)")
+    results.add_argument("--dataset_dir", type=Path, metavar="DIR", help="as for an evaluation; for pictures only")
+    results.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst cases of each (default: none)")
+    results.add_argument(
+        "--command", metavar="TEXT", action="append", default=[], help="a command that repeats the figures; may be given again"
+    )
     options = parser.parse_args()
     return options.action(options)
 
@@ -103,6 +124,21 @@ def compare_runs(options: argparse.Namespace) -> int:
         with write_whole(picture) as temporary:
             comparing.box_plots(comparisons).savefig(temporary, dpi=120, format="png")
         say(f"\nwritten: {picture.with_suffix('.md')}, .csv, .html, .png")
+    return 0
+
+
+def report_results(options: argparse.Namespace) -> int:
+    from monai_vmat.reports.results import write_results  # here, as below
+
+    written = write_results(
+        options.folders,
+        options.out,
+        runs=options.runs or options.folders[0].absolute().parent.parent / "runs",
+        dataset_dir=options.dataset_dir,
+        commands=options.command,
+        pictures=options.pictures,
+    )
+    say("written: " + ", ".join(map(str, written)))
     return 0
 
 

@@ -151,7 +151,7 @@ def compare(runs: Sequence[Run], baseline: str) -> list[Comparison]:
         Comparison(
             experiment=name,
             runs=group,
-            body_mae_gy=_interval(evaluated[name], [], "body_mae_gy") if name in errors else None,
+            body_mae_gy=interval(evaluated[name], [], "body_mae_gy") if name in errors else None,
             p_value=p_values.get(name),
             differences=_differences(evaluated[name], evaluated.get(baseline, [])) if name != baseline else {},
         )
@@ -283,10 +283,10 @@ def _differences(runs: Sequence[Run], baseline: Sequence[Run]) -> dict[str, tupl
     if not runs or not baseline:
         return {}
     common = [metric for metric in runs[0].values if all(metric in run.values for run in (*runs, *baseline))]
-    return {metric: _interval(runs, baseline, metric) for metric in common}
+    return {metric: interval(runs, baseline, metric) for metric in common}
 
 
-def _interval(runs: Sequence[Run], baseline: Sequence[Run], metric: str) -> tuple[float, float, float]:
+def interval(runs: Sequence[Run], baseline: Sequence[Run], metric: str) -> tuple[float, float, float]:
     """Mean of a metric over the cases that all runs have it for (less the baseline's), and the ends of its interval."""
     every = [run.values[metric] for run in (*runs, *baseline)]
     patients = runs[0].patients

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_vmat.case import read_case, read_dose
+from monai_vmat.case import read_case, read_dose, read_dose_sd
 from monai_vmat.datalist import SECTIONS, load_datalist
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
@@ -78,6 +78,7 @@ class CaseVolumes:
         reference_gy, predicted_gy: float32 (X, Y, Z).
         gamma: float32 (X, Y, Z), 3 %/3 mm, NaN where not evaluated.
         gamma_convention: what gamma means.
+        sd_gy: float32 (X, Y, Z), the prediction's standard deviation; None where there is none.
     """
 
     case_id: str
@@ -88,6 +89,7 @@ class CaseVolumes:
     predicted_gy: np.ndarray
     gamma: np.ndarray
     gamma_convention: str
+    sd_gy: np.ndarray | None = None
 
 
 def read_evaluation(folder: Path, runs: Path) -> Evaluation:
@@ -204,6 +206,7 @@ def read_volumes(evaluation: Evaluation, result: Mapping[str, Any], item: Mappin
         predicted_gy=predicted,
         gamma=found.gamma,
         gamma_convention=found.convention,
+        sd_gy=read_dose_sd(path),
     )
 
 

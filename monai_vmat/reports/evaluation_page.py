@@ -85,6 +85,7 @@ def evaluation_html(
     embedded: Mapping[str, EmbeddedCase],
     figures: Mapping[str, Figure],
     unchanged_files: int | None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> str:
     """The page.
 
@@ -93,6 +94,7 @@ def evaluation_html(
         embedded: cases that can be looked at, by case id.
         figures: of the training and of all cases, by caption.
         unchanged_files: how many case files are those that the training recorded; None where it recorded none.
+        calibration: as :func:`monai_vmat.reports.calibration.calibration` gives it; None without standard deviations.
     """
     facts, cases, protocol = evaluation.facts, evaluation.cases, evaluation.protocol
     data = {
@@ -130,7 +132,7 @@ def evaluation_html(
         details="".join(_details(number, case, embedded.get(case["case_id"])) for number, case in enumerate(cases)),
         training=_training_section(figures),
         conventions=_conventions(facts.get("conventions", {})),
-        record="".join(html_table(table) for table in _record_tables(evaluation, unchanged_files)),
+        record="".join(html_table(table) for table in _record_tables(evaluation, unchanged_files, calibration)),
         # A JSON text holds "<" in strings only, where this escape means the same: nothing in it can end the script element.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )
@@ -243,7 +245,9 @@ def _conventions(stated: Mapping[str, str]) -> str:
     return f"<dl>{terms}</dl>"
 
 
-def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[tables.Table]:
+def _record_tables(
+    evaluation: Evaluation, unchanged_files: int | None, calibration: Mapping[str, Any] | None
+) -> list[tables.Table]:
     """What made the result, without a path of the machine that made it."""
     facts, run = evaluation.facts, evaluation.run
     evaluated = {
@@ -256,6 +260,8 @@ def _record_tables(evaluation: Evaluation, unchanged_files: int | None) -> list[
         **facts.get("versions", {}),
     }
     found = [_fact_table("evaluation", evaluated)]
+    if calibration:
+        found.append(_fact_table("uncertainty", {k: v for k, v in calibration.items() if isinstance(v, (int, float, str))}))
     if run is None:
         return [*found, _fact_table("training", {"records": "not found: no figures of the training, no settings"})]
     config, summary = run.config, run.summary

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import write_text
-from monai_vmat.reports import compare, publication
+from monai_vmat.files import write_json, write_text
+from monai_vmat.reports import calibration, compare, publication
 from monai_vmat.reports.dvh_figure import dvh_figure
 from monai_vmat.reports.evaluation import (
     RESULTS,
@@ -35,7 +36,7 @@ def write_report(
     dataset_dir: Path | None = None,
     case: str | None = None,
 ) -> list[Path]:
-    """Write ``report.html`` and ``figures/*.png`` and ``*.pdf``.
+    """Write ``report.html``, ``figures/*.png`` and ``*.pdf``, and ``calibration.json`` where there are standard deviations.
 
     Args:
         folder: the prediction folder.
@@ -60,6 +61,10 @@ def write_report(
     shown = worst_and_best(list(results), cases)
 
     overview = overview_figures(evaluation, runs)
+    spreads = calibration.read_spreads(evaluation, items)
+    calibrated = calibration.calibration(spreads) if spreads else None
+    if calibrated:
+        overview["calibration"] = calibration.calibration_figure(calibrated)
     figures, embedded = dict(overview), {}
     for case_id in tqdm(list(dict.fromkeys([*shown, pictured])), desc="Cases", unit="case"):
         volumes = read_volumes(evaluation, results[case_id], items[case_id])
@@ -68,8 +73,11 @@ def write_report(
         if case_id == pictured:
             figures |= case_figures(volumes, evaluation)
     page = out / "report.html"
-    write_text(page, evaluation_html(evaluation, embedded, overview, unchanged_files(evaluation, items)))
+    write_text(page, evaluation_html(evaluation, embedded, overview, unchanged_files(evaluation, items), calibrated))
     written = [page]
+    if calibrated:
+        written.append(out / calibration.FILE)
+        write_json(written[-1], calibrated)
     for name, figure in tqdm(figures.items(), desc="Figures", unit="figure"):
         written += publication.write_figure(figure, out / "figures" / name)
     return written
@@ -115,6 +123,9 @@ def case_figures(volumes: CaseVolumes, evaluation: Evaluation) -> Mapping[str, F
         "gamma_map": three_planes(volumes.ct_hu, masks, {}, **gamma, **scene),
         "dvh": dvh_figure(voxels, protocol, title=title),
     }
+    if volumes.sd_gy is not None:
+        compared = {"absolute error": np.abs(volumes.predicted_gy - volumes.reference_gy), "standard deviation": volumes.sd_gy}
+        figures["uncertainty"] = three_planes(volumes.ct_hu, masks, compared, **scene)
     if protocol.primary in masks:
         figures["dose_profile"] = publication.profile_figure(volumes, protocol.primary, title=title)
     return figures

@@ -20,7 +20,7 @@ from monai_vmat.reports.planes import NOTE
 
 DPI = 300
 # Okabe and Ito's colours without yellow, which white paper swallows, and black, which axes have.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINES = ("-", "--", ":", "-.")
 _AXIS_NAMES = ("right to left", "anterior to posterior", "inferior to superior")  # as indices grow
 
@@ -39,7 +39,7 @@ def write_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, validation error and learning rate over the epochs; ``metrics`` are the rows of a ``metrics.csv``."""
-    figure, (loss, error, rate) = _panels(3)
+    figure, (loss, error, rate) = figure_of_panels(3)
     for ax, names, label in (
         (loss, {"train/loss": "training", "val/loss": "validation"}, "Loss [dimensionless]"),
         (error, {"val/mae_gy": "whole volume", "val/mae_body_gy": "inside the body"}, "Validation MAE [Gy]"),
@@ -49,7 +49,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
             epochs, values = _column(metrics, name)
             if values:
                 marker = "o" if len(values) < len(metrics) else ""  # measured in some epochs only
-                ax.plot(epochs, values, _LINES[k], color=_COLORS[k], marker=marker, markersize=3, label=text)
+                ax.plot(epochs, values, _LINES[k], color=COLORS[k], marker=marker, markersize=3, label=text)
         _over_epochs(ax, label)
         if len(ax.lines) > 1:
             ax.legend(fontsize=7)
@@ -60,12 +60,12 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 def loss_components(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """What each term adds to the training loss, over the epochs."""
-    figure, (ax,) = _panels(1)
+    figure, (ax,) = figure_of_panels(1)
     names = dict.fromkeys(n for row in metrics for n in row if n.startswith("train/") and n.endswith("_weighted"))
     shown = [(name, *_column(metrics, name)) for name in names]
     for k, (name, epochs, values) in enumerate((n, e, v) for n, e, v in shown if any(v)):
         label = name.removeprefix("train/").removesuffix("_weighted").replace("_", " ")
-        ax.plot(epochs, values, _LINES[k // len(_COLORS) % len(_LINES)], color=_COLORS[k % len(_COLORS)], label=label)
+        ax.plot(epochs, values, _LINES[k // len(COLORS) % len(_LINES)], color=COLORS[k % len(COLORS)], label=label)
     _over_epochs(ax, "Contribution to the loss [dimensionless]")
     ax.legend(fontsize=7)
     return figure
@@ -92,7 +92,7 @@ def case_boxes(cases: Sequence[Mapping[str, Any]], protocol: Protocol) -> Figure
         if (known := {n: kept for n, values in groups.items() if (kept := [v for v in values if v is not None])})
     ]
     rows = max(len(groups) for _, groups in shown)
-    figure, panels = _panels(len(shown), height=max(2.6, 0.7 + 0.26 * rows))
+    figure, panels = figure_of_panels(len(shown), height=max(2.6, 0.7 + 0.26 * rows))
     scatter = np.random.default_rng(0)  # only moves points of equal height apart
     for ax, (label, groups) in zip(panels, shown, strict=True):
         places = rows - 1 - np.arange(len(groups))
@@ -116,7 +116,7 @@ def profile_figure(volumes: CaseVolumes, target: str, *, title: str = "") -> Fig
     """Predicted and reference dose on three lines through the middle of a target; the target is shaded."""
     mask = volumes.masks[target]
     center = tuple(round(float(indices.mean())) for indices in np.nonzero(mask))
-    figure, panels = _panels(3)
+    figure, panels = figure_of_panels(3)
     for axis, ax in enumerate(panels):
         places_mm = (np.arange(mask.shape[axis]) - center[axis]) * volumes.spacing_mm[axis]
         inside = _line(mask, center, axis)
@@ -134,7 +134,7 @@ def profile_figure(volumes: CaseVolumes, target: str, *, title: str = "") -> Fig
     return figure
 
 
-def _panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
+def figure_of_panels(count: int, height: float = 2.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as a page for three panels, with that many of them side by side."""
     figure = Figure(figsize=(max(3.6, 2.6 * count), height + 0.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -15,10 +15,11 @@ from monai_vmat.protocol import Protocol
 
 
 class FinishDosed(MapTransform):
-    """Put the prediction (1, x, y, z) of the cropped image back onto the grid of the structures (1, X, Y, Z).
+    """Put the prediction (1 or 2, x, y, z) of the cropped image back onto the grid of the structures (1, X, Y, Z).
 
     Outside the crop the dose is 0, negative values become 0, and so does everything outside the protocol's dose region,
-    where it names one. MONAI's CropForegroundd left the crop's first voxel under ``start_key``.
+    where it names one. A second channel, the standard deviation, is put beside it under ``<key>_sd``. MONAI's CropForegroundd
+    left the crop's first voxel under ``start_key``.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class FinishDosed(MapTransform):
         start = [int(v) for v in item[self.start_key]]
         for key in self.key_iterator(item):
             cropped = convert_to_tensor(item[key], track_meta=False).clamp(min=0.0)
-            dose = torch.zeros(structures.shape, dtype=cropped.dtype, device=cropped.device)
+            dose = torch.zeros((len(cropped), *structures.shape[1:]), dtype=cropped.dtype, device=cropped.device)
             dose[(slice(None), *(slice(s, s + n) for s, n in zip(start, cropped.shape[1:])))] = cropped
             if self.protocol.dose_region is not None:
                 dose *= unpack_mask(structures, DOSE_REGION, self.protocol).to(dose.device)
-            item[key] = dose
+            item[key] = dose[:1]
+            if len(dose) > 1:
+                item[f"{key}_sd"] = dose[1:]
         return item

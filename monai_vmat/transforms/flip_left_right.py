@@ -28,11 +28,22 @@ def mirror_image(image: torch.Tensor, protocol: Protocol) -> torch.Tensor:
     return mirrored
 
 
+def mirror_constraints(constraints: torch.Tensor, protocol: Protocol) -> torch.Tensor:
+    """Constraint vectors (..., constraint_dim) of the mirrored patient: what limits a paired structure limits its partner."""
+    partner = {name: other for pair in protocol.pairs for name, other in (pair, pair[::-1])}
+    places = {(c.structure, c.metric): place for place, c in enumerate(protocol.constraints)}
+    order = [
+        places.get((partner.get(c.structure, c.structure), c.metric), place) for place, c in enumerate(protocol.constraints)
+    ]
+    return constraints[..., order]
+
+
 class RandFlipLeftRightd(Randomizable, MapTransform):
     """With probability ``prob`` mirror the volumes along the patient's left-right axis.
 
     ``image_key`` has its paired channels exchanged and ``structures_key`` its paired bits, so that the left parotid stays on
-    the left; the other keys are only flipped. The grid's affine stays: the patient is mirrored, not the coordinates.
+    the left; the other keys are only flipped. The ``constraints`` of paired structures are exchanged, too. The grid's affine
+    stays: the patient is mirrored, not the coordinates.
     """
 
     def __init__(
@@ -54,6 +65,8 @@ class RandFlipLeftRightd(Randomizable, MapTransform):
         item = dict(data)
         if self.R.random() >= self.prob:
             return item
+        if "constraints" in item:
+            item["constraints"] = mirror_constraints(item["constraints"], self.protocol)
         for key in self.key_iterator(item):
             volume = item[key]
             if key == self.image_key:

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from monai_vmat.case import read_dose_sd
 from monai_vmat.distributed import SPARE
 from monai_vmat.handlers.evaluation_record import EvaluationRecord
 
@@ -42,3 +44,14 @@ def test_a_case_that_another_process_has_is_not_written(tmp_path, prostate, make
     del engine.state.batch[0][SPARE]
     record._write_predictions(engine)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["case_1_pred.npz"]
+    assert read_dose_sd(tmp_path / "out" / "case_1_pred.npz") is None
+    (out,) = engine.state.output
+    out["pred_sd"] = torch.full_like(out["pred"], 0.1)
+    record._write_predictions(engine)
+    assert read_dose_sd(tmp_path / "out" / "case_1_pred.npz") == pytest.approx(0.1 * prostate.rx_gy, abs=0.0051)
+
+
+def test_an_ensemble_is_named_by_all_its_files(tmp_path, prostate):
+    facts = {"experiment": "e", "split": "test", "project_root": str(tmp_path)}
+    record = EvaluationRecord(tmp_path, protocol=prostate, checkpoint="[a/one.pt,b/two.pt]", **facts)
+    assert record.facts["checkpoint"] == "one.pt, two.pt"

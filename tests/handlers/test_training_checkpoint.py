@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 from monai_vmat.errors import InputError
 from monai_vmat.handlers import training_checkpoint
 from monai_vmat.handlers.training_checkpoint import TrainingCheckpoint, best_checkpoint, default_weights, may_train
+from monai_vmat.weights import facts_of
 
 
 class Run:
@@ -156,12 +157,32 @@ def test_no_best_checkpoint(tmp_path):
         best_checkpoint(tmp_path)
 
 
-def test_shipped_weights_come_first(tmp_path):
-    Run(tmp_path / "run" / "checkpoints", [1.0]).go()
-    assert default_weights(tmp_path / "bundle", tmp_path / "run") == best_checkpoint(tmp_path / "run" / "checkpoints")
-    (tmp_path / "bundle" / "models").mkdir(parents=True)
-    (tmp_path / "bundle" / "models" / "model.pt").touch()
-    assert default_weights(tmp_path / "bundle", tmp_path / "run").endswith("model.pt")
+def test_a_named_experiment_comes_before_what_is_shipped(tmp_path):
+    Run(tmp_path / "runs" / "mine" / "checkpoints", [1.0]).go()
+    best = best_checkpoint(tmp_path / "runs" / "mine" / "checkpoints")
+    assert default_weights(tmp_path / "bundle", tmp_path, "mine") == best
+    assert default_weights(tmp_path / "bundle", tmp_path) == str(tmp_path / "bundle" / "models" / "model.pt")
+    assert default_weights(tmp_path / "bundle", tmp_path, None, "neck.pt").endswith("neck.pt")
+    with pytest.raises(InputError, match="Train first"):
+        default_weights(tmp_path / "bundle", tmp_path, "another")
+
+
+def test_weights_say_what_they_are(tmp_path):
+    run = Run(tmp_path, [1.0])
+    run.checkpoint.facts = {"protocol": "neck", "settings": {"width": 2}}  # as facts=... does
+    run.go()
+    for path in (tmp_path / "last.pt", best_checkpoint(tmp_path)):
+        assert facts_of(torch.load(path, weights_only=True)["network"]) == run.checkpoint.facts
+    with_facts = TrainingCheckpoint(
+        tmp_path,
+        network=run.network,
+        evaluated_network=run.network,
+        optimizer=run.optimizer,
+        scheduler=run.scheduler,
+        validator=run.validator,
+        facts={"protocol": "neck"},
+    )
+    assert with_facts.facts == {"protocol": "neck"}
 
 
 def test_epochs_of_another_length_are_refused(tmp_path):

@@ -13,8 +13,18 @@ def test_crop_goes_back_to_its_place(prostate):
     item = {"pred": pred, "structures": structures, "foreground_start_coord": np.asarray([1, 2, 3])}
     out = FinishDosed(protocol=prostate)(item)["pred"]
     assert out.shape == (1, 6, 7, 8)
-    assert torch.equal(out[:, 1:3, 2:5, 3:7], pred)
+    assert torch.equal(out[:, 1:3, 2:5, 3:7], pred) and "pred_sd" not in FinishDosed(protocol=prostate)(item)
     assert int((out != 0).sum()) == pred.numel()
+
+
+def test_the_standard_deviation_goes_beside_the_dose(head_and_neck):
+    region = np.zeros((4, 4, 4), bool)
+    region[:2] = True
+    structures = torch.as_tensor(pack_masks({DOSE_REGION: region}, head_and_neck)[None])
+    item = {"pred": torch.stack([torch.full((3, 4, 4), 2.0), torch.full((3, 4, 4), 0.5)]), "structures": structures}
+    out = FinishDosed(protocol=head_and_neck)(item | {"foreground_start_coord": np.zeros(3, int)})
+    assert out["pred"].shape == out["pred_sd"].shape == (1, 4, 4, 4)
+    assert (out["pred"].sum(), out["pred_sd"].sum()) == (64.0, 16.0)  # inside the region alone
 
 
 def test_negative_becomes_zero(prostate):

@@ -1,0 +1,80 @@
+"""The mean and spread of several predictions, by networks and by mirroring."""
+
+import pytest
+import torch
+from torch import nn
+
+from monai_vmat.engines import DoseInferer
+from monai_vmat.ensemble import EnsembleInferer
+from monai_vmat.errors import InputError
+from monai_vmat.networks.film_unet import FiLMUNet
+from monai_vmat.transforms.flip_left_right import mirror_constraints, mirror_image
+
+
+def make_networks(protocol, count):
+    networks = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        networks.append(FiLMUNet(protocol.in_channels, protocol.constraint_dim, 8, 16).eval())
+    return nn.ModuleList(networks)
+
+
+def patient(protocol, batch=1):
+    torch.manual_seed(9)
+    return torch.rand(batch, protocol.in_channels, 19, 17, 16), torch.rand(batch, protocol.constraint_dim)
+
+
+@torch.no_grad()
+def test_mean_and_sample_deviation_of_several_networks(head_and_neck):
+    networks, (image, constraints) = make_networks(head_and_neck, 3), patient(head_and_neck, 2)
+    out = EnsembleInferer((16, 16, 16), protocol=head_and_neck)(image, networks, constraints=constraints)
+    single = torch.stack([DoseInferer((16, 16, 16))(image, network, constraints=constraints) for network in networks])
+    assert out.shape == (2, 2, 19, 17, 16)
+    torch.testing.assert_close(out[:, :1], single.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(out[:, 1:], single.std(0), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_one_network_is_the_plain_inferer(head_and_neck):
+    (network,), (image, constraints) = make_networks(head_and_neck, 1), patient(head_and_neck)
+    region = torch.rand(1, 1, 19, 17, 16) > 0.5
+    plain = DoseInferer((16, 16, 16), amp=True)(image, network, constraints=constraints, region=region)
+    ours = EnsembleInferer((16, 16, 16), protocol=head_and_neck, amp=True, flips="false")
+    assert torch.equal(ours(image, network, constraints=constraints, region=region), plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("uncertainty", [None, "flips"])
+def test_a_mirrored_patient_gets_the_mirrored_dose(head_and_neck, uncertainty):
+    """The law of test-time flips, which no plain network obeys: pairs, their limits, beams and region change sides together."""
+    (network,), (image, constraints) = make_networks(head_and_neck, 1), patient(head_and_neck)
+    region = torch.ones(1, 1, 19, 17, 16, dtype=torch.bool)
+    region[:, :, :6] = False
+    inferer = EnsembleInferer((16, 16, 16), protocol=head_and_neck, flips=True, uncertainty=uncertainty)
+    other_image = mirror_image(image[0], head_and_neck)[None]
+    other = {"constraints": mirror_constraints(constraints, head_and_neck), "region": region.flip(2)}
+    dose = inferer(image, network, constraints=constraints, region=region)
+    mirrored = inferer(other_image, network, **other)
+    torch.testing.assert_close(mirrored.flip(2), dose, rtol=0, atol=1e-6)
+    assert dose.shape[1] == (1 if uncertainty is None else 2)
+    plain = DoseInferer((16, 16, 16))
+    one, two = plain(image, network, constraints=constraints, region=region), plain(other_image, network, **other).flip(2)
+    assert (one - two).abs().max() > 1e-3
+    torch.testing.assert_close(dose[:, :1], (one + two) / 2, rtol=0, atol=1e-6)
+    if uncertainty:
+        torch.testing.assert_close(dose[:, 1:], (one - two).abs() / 2**0.5, rtol=0, atol=1e-6)
+
+
+def test_flips_join_an_ensemble(prostate):
+    networks, (image, constraints) = make_networks(prostate, 2), patient(prostate)
+    with torch.no_grad():
+        out = EnsembleInferer(protocol=prostate, flips="true")(image, networks, constraints=constraints)
+        doses = [network(image, constraints) for network in networks]
+        mirrored = mirror_image(image[0], prostate)[None]
+        doses += [network(mirrored, mirror_constraints(constraints, prostate)).flip(2) for network in networks]
+    torch.testing.assert_close(out[:, 1:], torch.stack(doses).std(0), rtol=0, atol=1e-6)
+
+
+def test_unknown_uncertainty(prostate):
+    with pytest.raises(InputError, match="--uncertainty: 'flips' was expected, got 'dropout'"):
+        EnsembleInferer(protocol=prostate, uncertainty="dropout")
