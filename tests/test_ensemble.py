@@ -19,9 +19,9 @@ def make_networks(protocol, count):
     return nn.ModuleList(networks)
 
 
-def patient(protocol, batch=1):
+def patient(protocol, batch=1, grid=(19, 17, 16)):
     torch.manual_seed(9)
-    return torch.rand(batch, protocol.in_channels, 19, 17, 16), torch.rand(batch, protocol.constraint_dim)
+    return torch.rand(batch, protocol.in_channels, *grid), torch.rand(batch, protocol.constraint_dim)
 
 
 @torch.no_grad()
@@ -47,15 +47,16 @@ def test_one_network_is_the_plain_inferer(head_and_neck):
 @pytest.mark.parametrize("uncertainty", [None, "flips"])
 def test_a_mirrored_patient_gets_the_mirrored_dose(head_and_neck, uncertainty):
     """The law of test-time flips, which no plain network obeys: pairs, their limits, beams and region change sides together."""
-    (network,), (image, constraints) = make_networks(head_and_neck, 1), patient(head_and_neck)
-    region = torch.ones(1, 1, 19, 17, 16, dtype=torch.bool)
-    region[:, :, :6] = False
+    (network,), (image, constraints) = make_networks(head_and_neck, 1), patient(head_and_neck, grid=(40, 16, 16))
+    region = torch.ones(1, 1, 40, 16, 16, dtype=torch.bool)
+    region[:, :, :28] = False  # two windows of three are left out
     inferer = EnsembleInferer((16, 16, 16), protocol=head_and_neck, flips=True, uncertainty=uncertainty)
     other_image = mirror_image(image[0], head_and_neck)[None]
     other = {"constraints": mirror_constraints(constraints, head_and_neck), "region": region.flip(2)}
     dose = inferer(image, network, constraints=constraints, region=region)
     mirrored = inferer(other_image, network, **other)
     torch.testing.assert_close(mirrored.flip(2), dose, rtol=0, atol=1e-6)
+    assert dose[:, :, 30:].any() and not dose[:, :, :24].any()
     assert dose.shape[1] == (1 if uncertainty is None else 2)
     plain = DoseInferer((16, 16, 16))
     one, two = plain(image, network, constraints=constraints, region=region), plain(other_image, network, **other).flip(2)
