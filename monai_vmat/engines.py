@@ -215,7 +215,7 @@ def check_and_load(
     weights: Mapping[str, Tensor],
     mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
 ) -> None:
-    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
+    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line; what is not finite, too."""
     own = network.state_dict()
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     shapes = [
@@ -230,6 +230,9 @@ def check_and_load(
 
         parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
         raise InputError(path, f"holds the weights of another architecture ({'; '.join(parts)})", mend)
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(path, f"'{broken[0]}' holds NaN or infinity", "Use an earlier checkpoint of the run")
     network.load_state_dict(weights)
 
 

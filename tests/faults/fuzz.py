@@ -38,17 +38,17 @@ _ROOM_BYTES = 4 * 1024**3  # of addresses: what a bomb takes must show, not take
 _PATIENCE_S = 60.0  # for making a damaged file and reading it
 _LONGEST_MESSAGE = 1000
 
-EXAMPLE = f"""A file is a failure when anything but a checked result or the project's InputError comes of it; when reading takes more than
-{LIMIT_S:g} s, or more memory than {MEMORY_FACTOR:g} times what the largest valid file holds (its arrays as the reader returns them, or the files'
-bytes, whichever is more; at least 4 MiB); when the refusal is no single short line. Memory is the growth of the process's
-resident set at its highest, as the kernel counts it.
+EXAMPLE = f"""A file is a failure when anything but a checked result or the project's InputError comes of it;
+when reading takes more than {LIMIT_S:g} s, or more memory than {MEMORY_FACTOR:g} times what the largest valid file holds: its arrays as
+the reader returns them, or the files' bytes, whichever is more, at least 4 MiB; when the refusal is no
+single short line. Memory is the growth of the process's resident set at its highest, as the kernel counts it.
 
 example:
   python -m tests.faults.fuzz --files 12000 --seed 1 --out fuzz.json
   python -m tests.faults.fuzz --repeat "DICOM:17" --seed 1 --out damaged     # the file, and what comes of it
 
-A record OUT of the same seed and commit is continued: its numbers are not tried again. Exit status: 0 when nothing failed, 1 when
-something did, 2 for bad input, 130 after Ctrl-C."""
+A record OUT of the same seed and commit is continued: its numbers are not tried again. Exit status: 0 when nothing failed,
+1 when something did, 2 for bad input, 130 after Ctrl-C."""
 
 
 @dataclass
@@ -328,7 +328,7 @@ def main() -> int:
             tally = tallies[name]
             tally.content_bytes, tally.intact_bytes = max(tally.content_bytes, content), max(tally.intact_bytes, intact)
             tally.add(trial)
-            bar.set_description(name)
+            bar.set_description(name, refresh=False)
             bar.update()
 
         campaign(numbers, options.seed, options.workers, done)

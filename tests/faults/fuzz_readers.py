@@ -44,6 +44,7 @@ from ..synthetic_case import make_case, write_v2
 
 _SHAPE = (80, 72, 56)
 _SMALL_SHAPE = (56, 48, 28)
+_V2_SHAPE = (72, 64, 40)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _write_v2(folder: Path) -> None:
         "per_beam": {"a": np.arange(3)},
         "x": "y" * 40,
     }
-    case = make_case(_protocol(), _SMALL_SHAPE, V2_SPACING_MM)
+    case = make_case(_protocol(), _V2_SHAPE, V2_SPACING_MM)
     write_v2(folder / "case_1.npz", case, protocol=_protocol(), metadata=np.asarray(facts, dtype=object))
 
 
