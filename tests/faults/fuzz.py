@@ -10,6 +10,7 @@ import queue
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -35,12 +36,13 @@ MEMORY_FACTOR = 4.0
 # Below this it is the interpreter that is measured, not what is read.
 LEAST_CONTENT_BYTES = 4 * 1024**2
 _ROOM_BYTES = 4 * 1024**3  # of addresses: what a bomb takes must show, not take the machine
-_PATIENCE_S = 60.0  # for making a damaged file and reading it
+_PATIENCE_S = 3 * LIMIT_S  # before a process is killed
+_BEGUN = "begun"
 _LONGEST_MESSAGE = 1000
 
 EXAMPLE = f"""A file is a failure when anything but a checked result or the project's InputError comes of it;
-when reading takes more than {LIMIT_S:g} s, or more memory than {MEMORY_FACTOR:g} times what the largest valid file holds: its arrays as
-the reader returns them, or the files' bytes, whichever is more, at least 4 MiB; when the refusal is no
+when reading takes more than {LIMIT_S:g} s, or more memory than {MEMORY_FACTOR:g} times what the largest valid file holds:
+its arrays as the reader returns them, or the files' bytes, whichever is more, at least 4 MiB; when the refusal is no
 single short line. Memory is the growth of the process's resident set at its highest, as the kernel counts it.
 
 example:
@@ -101,8 +103,7 @@ def damage(reader: Any, template: Path, folder: Path, seed: int, number: int) ->
 
     rng = random.Random(f"{seed}/{reader.name}/{number}")
     chosen = rng.choice(reader.valid(template))
-    shutil.copytree(template, folder, copy_function=os.link)
-    target = folder / chosen.relative_to(template)
+    target = _copy(template, folder) / chosen.relative_to(template)
     target.unlink()
     what, content = mutate(target.name, chosen.read_bytes(), rng)
     target.write_bytes(content)
@@ -110,6 +111,10 @@ def damage(reader: Any, template: Path, folder: Path, seed: int, number: int) ->
         what = "hole of 4 GiB at its end"
         os.truncate(target, len(content) + 4 * 1024**3)
     return target, what
+
+
+def _copy(template: Path, folder: Path) -> Path:
+    return shutil.copytree(template, folder, copy_function=os.link)
 
 
 def judge(read: Any, path: Path) -> tuple[str, str, Any]:
@@ -133,7 +138,7 @@ def _work(connection: Connection, templates: Path, seed: int) -> None:
     """A worker: reads the damaged file of each reader and number that come, and before a reader's first one the valid ones."""
     from .fuzz_readers import READERS
 
-    sys.stderr = open(os.devnull, "w")  # what libraries say
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # what libraries say
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     measured: dict[str, tuple[int, int]] = {}
     while (task := connection.recv()) is not None:
@@ -145,7 +150,12 @@ def _work(connection: Connection, templates: Path, seed: int) -> None:
             gc.collect()
             gc.freeze()
             resource.setrlimit(resource.RLIMIT_AS, (_status_bytes("VmSize") + _ROOM_BYTES, hard))
-        connection.send((_try(reader, template, seed, number, measured[name][0]), *measured[name]))
+        with tempfile.TemporaryDirectory(dir=templates) as folder:
+            path, what = damage(reader, template, Path(folder, "set"), seed, number)
+            connection.send(_BEGUN)
+            trial = _try(reader, path, number, what, measured[name][0])
+            trial.file, trial.told = path.relative_to(Path(folder, "set")).as_posix(), trial.told.replace(folder, "")
+            connection.send((trial, *measured[name]))
 
 
 def _measure_valid(reader: Any, template: Path) -> tuple[int, int]:
@@ -153,33 +163,31 @@ def _measure_valid(reader: Any, template: Path) -> tuple[int, int]:
     from .fuzz_readers import held_bytes
 
     content, grown = LEAST_CONTENT_BYTES, 0
+    valid = reader.valid(template)[: 1 if reader.of_one_set else None]
     for again in (False, True):  # by the second time all is imported
-        for path in reader.valid(template):
-            if again and reader.of_one_set:
-                break
-            before = _rss_from_now()
-            outcome, told, result = judge(reader.read, path)
-            grown = max(grown * again, _peak_rss() - before)
+        for path in valid:
+            with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+                copied = _copy(template, Path(folder, "set")) / path.relative_to(template)
+                before = _rss_from_now()
+                outcome, told, result = judge(reader.read, copied)
+                grown = max(grown * again, _peak_rss() - before)
             if outcome != "read":
                 raise RuntimeError(f"{reader.name}: the valid file {path.name} is {outcome}: {told}")
             of_files = sum(p.stat().st_size for p in path.parent.iterdir() if p.is_file())
             content = max(content, held_bytes(result), of_files if reader.of_one_set else path.stat().st_size)
-    return content, grown
+    return max(content, grown) if reader.computes else content, grown
 
 
-def _try(reader: Any, template: Path, seed: int, number: int, content: int) -> Trial:
-    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
-        path, what = damage(reader, template, Path(folder, "set"), seed, number)
-        gc.collect()
-        before, began = _rss_from_now(), time.perf_counter()
-        outcome, told, _ = judge(reader.read, path)
-        seconds, grown = time.perf_counter() - began, _peak_rss() - before
-        if grown > MEMORY_FACTOR * content and outcome in ("read", "refused"):
-            outcome, told = f"memory: more than {MEMORY_FACTOR:g} times the largest valid file", f"{outcome}: {told}"
-        if seconds > LIMIT_S and outcome in ("read", "refused"):
-            outcome, told = f"took more than {LIMIT_S:g} s", f"{outcome}: {told}"
-        name = path.relative_to(Path(folder, "set")).as_posix()
-        return Trial(number, name, what, outcome, told.replace(folder, ""), seconds, grown)
+def _try(reader: Any, path: Path, number: int, what: str, content: int) -> Trial:
+    gc.collect()
+    before, began = _rss_from_now(), time.perf_counter()
+    outcome, told, _ = judge(reader.read, path)
+    seconds, grown = time.perf_counter() - began, _peak_rss() - before
+    if grown > MEMORY_FACTOR * content and outcome in ("read", "refused"):
+        outcome, told = f"memory: more than {MEMORY_FACTOR:g} times the largest valid file", f"{outcome}: {told}"
+    if seconds > LIMIT_S and outcome in ("read", "refused"):
+        outcome, told = f"took more than {LIMIT_S:g} s", f"{outcome}: {told}"
+    return Trial(number, path.name, what, outcome, told, seconds, grown)
 
 
 def _status_bytes(name: str) -> int:
@@ -216,7 +224,7 @@ class _Worker:
         """What comes of a damaged file, and what is known of the valid ones: content and memory in bytes."""
         self.connection.send((reader, number))
         try:
-            if self.connection.poll(_PATIENCE_S):
+            if self.connection.recv() == _BEGUN and self.connection.poll(_PATIENCE_S):
                 return self.connection.recv()
             outcome = f"took more than {LIMIT_S:g} s"
         except EOFError:
@@ -321,6 +329,7 @@ def main() -> int:
     for name in counts:
         tallies.setdefault(name, Tally(name))
     numbers = {name: range(tallies[name].files, tallies[name].files + count) for name, count in counts.items()}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was tried is recorded
     began = time.perf_counter()
     with tqdm(total=options.files, unit="file") as bar:
 
@@ -331,10 +340,12 @@ def main() -> int:
             bar.set_description(name, refresh=False)
             bar.update()
 
-        campaign(numbers, options.seed, options.workers, done)
-    record["seconds"] += time.perf_counter() - began
-    record["readers"] = [asdict(tallies[name]) for name in READERS if name in tallies]
-    write_json(options.out, record)
+        try:
+            campaign(numbers, options.seed, options.workers, done)
+        finally:
+            record["seconds"] += time.perf_counter() - began
+            record["readers"] = [asdict(tallies[name]) for name in READERS if name in tallies]
+            write_json(options.out, record)
     say(_shown(list(tallies.values())))
     return 1 if any(tally.failures for tally in tallies.values()) else 0
 

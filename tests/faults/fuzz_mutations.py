@@ -49,8 +49,12 @@ def mutate(name: str, data: bytes, rng: random.Random) -> tuple[str, bytes]:
         what was done, and the damaged bytes.
     """
     own = next((several for ending, several in _OF_FORMAT.items() if name.endswith(ending)), ())
-    mutation = rng.choice(own if own and rng.random() < 0.6 else _ANY)
-    return mutation.__name__.strip("_"), mutation(data, rng)
+    only_own = own is _SETTINGS  # they come from a command line, which no disk damages
+    mutation = rng.choice(own if own and (only_own or rng.random() < 0.6) else _ANY)
+    try:
+        return mutation.__name__.strip("_"), mutation(data, rng)
+    except Exception:  # what is worst no library writes
+        return "flip_bits", _flip_bits(data, rng)
 
 
 # Any bytes
@@ -778,7 +782,41 @@ def _nii_bomb(data: bytes, rng: random.Random) -> bytes:
 _NIFTI: tuple[Mutation, ...] = (_nii_header, _nii_header, _nii_inside, _nii_extension, _nii_bomb)
 
 
+# Settings of a command line
+
+_SETTING_NAMES = (
+    "max_epochs val_interval patience learning_rate weight_decay warmup_share max_gradient_norm average_decay base_channels "
+    "patch_size pad_size patches_per_case flip_probability motion_probability window batch_size workers cache_rate cache_dir "
+    "threads amp channels_last resume seed device experiment split dataset_dir datalist output_dir protocol_name constraints "
+    "spacing_mm mapping dose_spacing_mm input weights predictions_dir loss#weights#mse loss#weights network_def#embedding_dim"
+).split()
+_SETTING_VALUES: tuple[Any, ...] = (
+    *(-1, 0, 0.5, -3.5, 10**30, math.nan, math.inf, True, None, "abc", "", "1e", "/nowhere/at/all", "/proc/nowhere", "\0"),
+    *([], [1, 2], [0, 0, 0], [-5, 8, 8], ["a", "b", "c"], [1.5, 1.5, 1.5], {}, {"Rectum_V50Gy": -1}, {"nothing": 0.5}),
+    *("$1/0", "$[", "$nothing", "@nowhere", "@max_epochs"),
+)
+
+
+def _setting(data: bytes, rng: random.Random) -> bytes:
+    content = json.loads(data)
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        content["settings"][rng.choice(_SETTING_NAMES)] = rng.choice(_SETTING_VALUES)
+    return _json(content)
+
+
+def _setting_unknown(data: bytes, rng: random.Random) -> bytes:
+    content = json.loads(data)
+    name = rng.choice(_SETTING_NAMES).partition("#")[0]
+    misspelt = rng.choice((name + "s", name[:-1], name.upper(), name.replace("_", "-"), "x_" + name, "nothing"))
+    content["settings"][misspelt] = rng.choice((3, "abc", [1, 2, 3], True, None))
+    return _json(content)
+
+
+_SETTINGS: tuple[Mutation, ...] = (_setting, _setting, _setting, _setting_unknown)
+
+
 _OF_FORMAT: dict[str, tuple[Mutation, ...]] = {
+    ".settings.json": _SETTINGS,
     ".npz": _NPZ,
     ".json": _JSON,
     ".csv": _CSV,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
+from monai import bundle
 
 from monai_vmat.case import V2_SPACING_MM, Case, read_case, read_metadata, write_case, write_dose
 from monai_vmat.datalist import SECTIONS, load_datalist, read_datalist
@@ -24,6 +25,7 @@ from monai_vmat.dicom.names import match_names
 from monai_vmat.dicom.structure_set import Roi
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.engines import load_weights
+from monai_vmat.errors import find_input_error
 from monai_vmat.handlers.training_checkpoint import LAST, TrainingCheckpoint
 from monai_vmat.lightning_checkpoint import read_lightning_checkpoint
 from monai_vmat.masks import bit_names, pack_masks
@@ -58,6 +60,7 @@ class Reader:
             it refuses; AssertionError for a result that nobody should have got.
         damaged: which of the files are damaged.
         of_one_set: whether the files make one thing that is read together.
+        computes: whether memory is compared with what the valid files take, rather than hold.
         share: of the campaign's files.
     """
 
@@ -66,6 +69,7 @@ class Reader:
     read: Callable[[Path], Any]
     damaged: str = "*"
     of_one_set: bool = False
+    computes: bool = False
     share: int = 10
 
     def valid(self, folder: Path) -> list[Path]:
@@ -323,17 +327,60 @@ def _read_checkpoint(path: Path) -> Any:
     return held
 
 
+# The bundle's settings
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "dose" / "configs"
+
+
+def _write_settings(folder: Path) -> None:
+    """Three small cases, and what makes the three commands small enough to be run thousands of times."""
+    content: dict[str, Any] = {"protocol": "prostate_sib"}
+    for k, section in enumerate(SECTIONS):
+        write_case(make_case(_protocol(), (12, 10, 8), seed=k, case_id=f"p{k}"), folder / f"p{k}.npz")
+        content[section] = [{"case": f"p{k}.npz", "case_id": f"p{k}", "patient": f"p{k}"}]
+    (folder / "datalist.json").write_text(json.dumps(content))
+    torch.save(
+        {"network": FiLMUNet(_protocol().in_channels, _protocol().constraint_dim, 8).state_dict()}, folder / "weights.pt"
+    )
+    small = {"base_channels": 8, "threads": 1, "amp": False}
+    patches = {"patch_size": [16, 16, 16], "max_epochs": 1, "patches_per_case": 1}
+    for run_id, configs, settings in (
+        ("training", ["train.json"], small | patches),
+        ("evaluating", ["train.json", "evaluate.json"], small | patches),
+        ("inference", ["inference.json"], small | {"window": [16, 16, 16]}),
+    ):
+        text = json.dumps({"run_id": run_id, "configs": configs, "settings": settings})
+        (folder / f"{run_id}.settings.json").write_text(text)
+
+
+def _run_with_settings(path: Path) -> Any:
+    """What the command line does, in this process; an error that was raised from ours counts as ours, as it does there."""
+    call, data = json.loads(path.read_text()), path.parent
+    places = {"dataset_dir": str(data), "output_dir": str(data / "out"), "bundle_root": str(_CONFIGS.parent)}
+    if call["run_id"] != "training":
+        places |= {"weights": str(data / "weights.pt")}
+    if call["run_id"] == "evaluating":
+        places |= {"predictions_dir": str(data / "predictions")}
+    files = [str(_CONFIGS / name) for name in call["configs"]]
+    try:
+        bundle.run(call["run_id"], config_file=files, logging_file=False, **(places | call["settings"]))
+    except Exception as error:
+        raise find_input_error(error) or error
+    return []
+
+
 READERS = {
     reader.name: reader
     for reader in (
-        Reader("native case", _write_native, _read_native, share=16),
-        Reader("v2.x case", _write_v2, _read_v2, share=12),
-        Reader("prediction", _write_predictions, _read_prediction, share=8),
-        Reader("datalist", _write_datalist, _read_datalist, "datalist.json", share=14),
-        Reader("protocol", _write_protocols, _read_protocol, share=14),
-        Reader("DICOM", _write_dicom, _read_dicom, of_one_set=True, share=11),
-        Reader("NIfTI", _write_nifti, _read_nifti, "case_1/*", of_one_set=True, share=11),
-        Reader("OpenKBP CSV", _write_openkbp, _read_openkbp, "pt_1/*", of_one_set=True, share=6),
-        Reader("checkpoint", _write_checkpoints, _read_checkpoint, share=10),
+        Reader("native case", _write_native, _read_native, share=18),
+        Reader("v2.x case", _write_v2, _read_v2, share=14),
+        Reader("prediction", _write_predictions, _read_prediction, share=12),
+        Reader("datalist", _write_datalist, _read_datalist, "datalist.json", share=18),
+        Reader("protocol", _write_protocols, _read_protocol, share=18),
+        Reader("DICOM", _write_dicom, _read_dicom, of_one_set=True, share=6),
+        Reader("NIfTI", _write_nifti, _read_nifti, "case_1/*", of_one_set=True, share=6),
+        Reader("OpenKBP CSV", _write_openkbp, _read_openkbp, "pt_1/*", of_one_set=True, share=3),
+        Reader("checkpoint", _write_checkpoints, _read_checkpoint, share=6),
+        Reader("settings", _write_settings, _run_with_settings, "*.settings.json", computes=True, share=2),
     )
 }
