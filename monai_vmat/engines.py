@@ -216,12 +216,14 @@ def check_and_load(
     mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
 ) -> None:
     """Load a state dict after comparing names and shapes, so that a mismatch is told in one line; what is not finite, too."""
+    if not isinstance(weights, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
+        raise InputError(path, "tensors by name were expected for the network", mend)
     own = network.state_dict()
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     shapes = [
-        f"{name} {tuple(getattr(weights[name], 'shape', ()))} instead of {tuple(own[name].shape)}"
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
-        if name in weights and getattr(weights[name], "shape", None) != own[name].shape
+        if name in weights and weights[name].shape != own[name].shape
     ]
     if missing or unknown or shapes:
 

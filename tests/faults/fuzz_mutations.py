@@ -495,7 +495,7 @@ def _pt_tensor(data: bytes, rng: random.Random) -> bytes:
     kind = rng.choice(("nan", "inf", "huge", "shape", "type", "expanded", "empty", "value", "bytes"))
     if kind in ("nan", "inf", "huge") and tensor.is_floating_point() and tensor.numel():
         tensor = tensor.clone()
-        tensor.view(-1)[rng.randrange(tensor.numel())] = {"nan": math.nan, "inf": math.inf, "huge": 1e38}[kind]
+        tensor.view(-1)[rng.randrange(tensor.numel())] = {"nan": math.nan, "inf": math.inf, "huge": 1e30}[kind]
     elif kind == "shape":
         tensor = rng.choice((tensor.reshape(-1), tensor[None], torch.cat([tensor[None]] * 2)))
     elif kind == "type":
