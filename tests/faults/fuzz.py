@@ -49,8 +49,8 @@ example:
   python -m tests.faults.fuzz --files 12000 --seed 1 --out fuzz.json
   python -m tests.faults.fuzz --repeat "DICOM:17" --seed 1 --out damaged     # the file, and what comes of it
 
-A record OUT of the same seed and commit is continued: its numbers are not tried again. Exit status: 0 when nothing failed,
-1 when something did, 2 for bad input, 130 after Ctrl-C."""
+A record OUT of the same seed is continued: what was tried of a reader on the same commit is not tried again, what was tried on
+another one is forgotten. Exit status: 0 when nothing failed, 1 when something did, 2 for bad input, 130 after Ctrl-C."""
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Tally:
     """What came of a reader's files so far."""
 
     reader: str
+    commit: str | None
     content_bytes: int = 0
     intact_bytes: int = 0
     files: int = 0
@@ -305,11 +306,10 @@ def main() -> int:
     from .fuzz_readers import READERS
 
     chosen = options.readers or list(READERS)
-    root = Path(__file__).resolve().parents[2]
+    commit = provenance.git_commit(Path(__file__).resolve().parents[2])
     record: dict[str, Any] = {
         "kind": "fuzz",
         "seed": options.seed,
-        "commit": provenance.git_commit(root),
         "limits": {"seconds": LIMIT_S, "memory_factor": MEMORY_FACTOR, "least_content_bytes": LEAST_CONTENT_BYTES},
         "versions": provenance.versions(),
         "hardware": provenance.hardware() | {"cores": os.cpu_count()},
@@ -318,16 +318,14 @@ def main() -> int:
     }
     if options.out.exists():
         earlier = read_json(options.out)
-        if any(earlier[key] != record[key] for key in ("seed", "commit")):
-            problem = f"is of seed {earlier['seed']} and commit {earlier['commit']}"
-            raise InputError(
-                options.out, problem, "Name another file: what was tried on other code says nothing about this one"
-            )
+        if earlier["seed"] != options.seed:
+            raise InputError(options.out, f"is of seed {earlier['seed']}", "Name another file")
         record = earlier
     tallies = {entry["reader"]: Tally(**entry) for entry in record["readers"]}
     counts = shares(options.files, chosen)
     for name in counts:
-        tallies.setdefault(name, Tally(name))
+        if name not in tallies or tallies[name].commit != commit:
+            tallies[name] = Tally(name, commit)
     numbers = {name: range(tallies[name].files, tallies[name].files + count) for name, count in counts.items()}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was tried is recorded
     began = time.perf_counter()
