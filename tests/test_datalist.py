@@ -205,3 +205,9 @@ def test_cases_for_inference(tmp_path):
     for nothing in (tmp_path / "empty", tmp_path / "nowhere.npz"):
         with pytest.raises(InputError, match="--input"):
             find_cases(nothing)
+
+
+def test_a_name_that_no_file_system_has_is_not_found(tmp_path):
+    path = write(tmp_path, test=[item("d") | {"case": "x/" + "y" * 300}])
+    with pytest.raises(InputError, match="section 'test': .*yyy not found"):
+        read_datalist(path, "test")

@@ -172,16 +172,24 @@ def _load(thing: Any, state: Any, path: Path, name: str) -> None:
     """Load a state; an optimiser's is compared with its parameters, of whose shapes PyTorch learns in the next step only."""
     try:
         thing.load_state_dict(state)
-        for parameter, moments in thing.state.items() if isinstance(thing, torch.optim.Optimizer) else ():
-            for moment, value in moments.items():
-                if not isinstance(value, torch.Tensor) or not torch.isfinite(value).all():
-                    raise ValueError(f"{moment}: finite numbers were expected")
-                if value.shape not in (parameter.shape, ()):
-                    raise ValueError(f"{moment} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+        if isinstance(thing, torch.optim.Optimizer):
+            _require_moments(thing)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             path, f"'{name}' does not fit this configuration ({error})", "Resume with the run's own settings"
         ) from error
+
+
+def _require_moments(optimizer: torch.optim.Optimizer) -> None:
+    states = list(optimizer.state.values())
+    if len({frozenset((moment, type(value)) for moment, value in state.items()) for state in states}) > 1:
+        raise ValueError("its parameters have different kinds of moments")
+    for parameter, state in optimizer.state.items():
+        for moment, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError(f"{moment} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+            if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+                raise ValueError(f"{moment} holds NaN or infinity")
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
