@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import matplotlib
 import numpy as np
 import pytest
@@ -24,6 +25,11 @@ from monai_vmat.transforms.load_case import case_masks
 from .dicom_set import write_dicom_set as _write_dicom_set
 from .synthetic_case import make_case as _make_case
 from .synthetic_case import write_v2 as _write_v2
+
+
+# The same examples every time; a slow machine is no failure.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays, boolean_dtypes, floating_dtypes, integer_dtypes
 
 from monai_vmat.errors import InputError
 from monai_vmat.npz import NpzArchive, write_npz
@@ -264,3 +267,19 @@ def test_an_array_that_is_there_twice_is_refused(tmp_path):
         archive.writestr("a.npy", archive.read("a.npy"))
     with pytest.raises(InputError, match="array 'a' is there 2 times"):
         read_all(tmp_path / "a.npz")
+
+
+ANY_ARRAY = st.one_of(boolean_dtypes(), integer_dtypes(), floating_dtypes(), st.just(np.dtype("<U5"))).flatmap(
+    lambda dtype: arrays(dtype, array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), ANY_ARRAY, max_size=4), st.booleans())
+def test_whatever_is_written_is_read_again(tmp_path_factory, written, smallest):
+    path = tmp_path_factory.mktemp("any") / "a.npz"
+    write_npz(path, written, smallest=smallest)
+    found = read_all(path)
+    assert list(found) == list(written)
+    for name, array in written.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)

@@ -80,11 +80,12 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
         f"file, field and mend, {len(failures)} failed.",
         _table(header, rows),
         "A file is *read right* when its result passes the checks that everything relies on (finite, shapes, ranges). It "
-        "*fails* when anything else than that or the project's own error comes of it: a library's traceback, a wrong result, a "
-        f"message that is no short line, more than {limits['seconds']:g} s, or more memory than {limits['memory_factor']:g} times the "
-        "largest valid file. Memory is how far the process's resident set grows at its highest, as the kernel counts it; the "
-        "largest valid file is what its arrays take uncompressed or the bytes of the files that are read together, whichever "
-        f"is more, at least {limits['least_content_bytes'] / _MIB:g} MiB. For settings it is what running the valid ones takes.",
+        "*fails* when anything else than that or the project's own error comes of it: a library's traceback, a wrong result, "
+        f"a message that is no short line, more than {limits['seconds']:g} s, or more memory than "
+        f"{limits['memory_factor']:g} times the largest valid file. Memory is how far the process's resident set grows at its "
+        "highest, as the kernel counts it; the largest valid file is what its arrays take uncompressed or the bytes of the "
+        f"files that are read together, whichever is more, at least {limits['least_content_bytes'] / _MIB:g} MiB. For settings "
+        "it is what running the valid ones takes.",
         "Damage is of two kinds: to any bytes (flipped, cut, inserted, swapped, repeated, a hole of 4 GiB at the end), and to "
         "what each format has that can lie: npy headers, zip directories and names, archive bombs of 2 GiB, JSON values and "
         "keys, DICOM elements, sizes, contours and transfer syntaxes, NIfTI headers, CSV rows, pickles and tensors of "
