@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "Train first, or name one with --weights FILE")
+    if _is_packed(path):
+        raise InputError(path, "is a compressed archive; PyTorch stores tensors as they are", "Use another checkpoint")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
@@ -196,6 +199,15 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not isinstance(content, dict):
         raise InputError(path, f"expected a dictionary, got {type(content).__name__}", "Use another checkpoint")
     return content
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether anything in the archive is compressed: PyTorch would inflate gigabytes before it compares sizes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except Exception:  # PyTorch says what is wrong with it
+        return False
 
 
 def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import zipfile
+
 import pytest
 import torch
 
@@ -196,3 +198,12 @@ def test_what_is_no_network_is_refused(tmp_path, network):
     torch.save({"network": network}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="w.pt: tensors by name were expected for the network"):
         load_weights(tmp_path / "w.pt", tiny())
+
+
+def test_an_archive_bomb_is_not_inflated(tmp_path):
+    torch.save({"network": tiny().state_dict()}, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match="b.pt: is a compressed archive"):
+        load_weights(tmp_path / "b.pt", tiny())

@@ -139,11 +139,13 @@ def _work(connection: Connection, templates: Path, seed: int) -> None:
     """A worker: reads the damaged file of each reader and number that come, and before a reader's first one the valid ones."""
     from .fuzz_readers import READERS
 
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)  # they are for the campaign, which ends its workers itself
     sys.stdout = sys.stderr = open(os.devnull, "w")  # what libraries say
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     measured: dict[str, tuple[int, int]] = {}
-    while (task := connection.recv()) is not None:
-        name, number = task
+    while True:
+        name, number = connection.recv()
         reader, template = READERS[name], templates / name
         if name not in measured:
             resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
@@ -235,10 +237,6 @@ class _Worker:
         self.start()
         return Trial(number, "?", "?", outcome), 0, 0
 
-    def stop(self) -> None:
-        self.connection.send(None)
-        self.process.join()
-
 
 def campaign(numbers: Mapping[str, Sequence[int]], seed: int, workers: int, done: Callable[..., None]) -> None:
     """Read the damaged files of these numbers, by reader; ``done(reader, trial, content, intact)`` hears of each."""
@@ -255,8 +253,8 @@ def campaign(numbers: Mapping[str, Sequence[int]], seed: int, workers: int, done
     lock = threading.Lock()
 
     def supervise(templates: Path) -> None:
+        worker = _Worker(templates, seed)
         try:
-            worker = _Worker(templates, seed)
             while not failed and not waiting.empty():
                 try:
                     name, number = waiting.get_nowait()
@@ -265,9 +263,11 @@ def campaign(numbers: Mapping[str, Sequence[int]], seed: int, workers: int, done
                 found = worker.attempt(name, number)
                 with lock:
                     done(name, *found)
-            worker.stop()
         except BaseException as error:
             failed.append(error)
+        finally:
+            worker.process.kill()
+            worker.process.join()
 
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
         for name in numbers:

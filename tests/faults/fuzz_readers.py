@@ -313,10 +313,12 @@ def _read_checkpoint(path: Path) -> Any:
         assert trainer.state.iteration == trainer.state.epoch * 4 >= 0
         network = checkpoint.networks["network"]
         held = [network, [s for s in checkpoint.stateful["optimizer"].state.values()]]
+        assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
         (sum(p.sum() for p in network.parameters()) * 1e-3).backward()
         checkpoint.stateful["optimizer"].step()  # a state that does not fit shows here
         checkpoint.stateful["scheduler"].step()
         checkpoint.validator.state.best_metric < 1.0
+        return held
     elif path.suffix == ".ckpt":
         network = read_lightning_checkpoint(path).network
         held = [network]
