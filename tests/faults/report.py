@@ -92,8 +92,12 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
         "checkpoints, settings of the command line. What MONAI finds before it runs a configuration (no such file, `%` "
         "macros, nested names that are not there) it tells in its own words.",
         _code(
-            f"python -m tests.faults.fuzz --files {total['files']} --seed {record['seed']} --out docs/reliability/fuzz.json\n"
-            f'python -m tests.faults.fuzz --repeat "READER:NUMBER" --seed {record["seed"]} --out damaged'
+            "".join(
+                f'python -m tests.faults.fuzz --seed {record["seed"]} --files {r["files"]} --readers "{r["reader"]}" '
+                "--out docs/reliability/fuzz.json\n"
+                for r in readers
+            )
+            + f'python -m tests.faults.fuzz --repeat "READER:NUMBER" --seed {record["seed"]} --out damaged'
         ),
         f"{record['seconds'] / 60:.0f} minutes; commit {', '.join(commits)}; {machine['cpu']}, {machine['cores']} cores; "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if version),

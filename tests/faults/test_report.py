@@ -49,7 +49,10 @@ def test_figures_are_the_records():
     text = page({"fuzz": FUZZ, "crash": CRASH}, {"fuzz": [{"what": "A bomb was inflated", "mended_in": "npz.py"}]})
     assert "1000 damaged files: 120 were read right, 878 refused" in text and "2 failed" in text
     assert "| native case | 700 | 2 | 100 | 598 | 2 | 8.0 | 2.0 | 3.5 | 1.2 |" in text
-    assert "--files 1000 --seed 3" in text and "2 minutes; commit abc; a processor, 2 cores; python 3.11\n" in text
+    assert (
+        '--seed 3 --files 700 --readers "native case"' in text
+        and "2 minutes; commit abc; a processor, 2 cores; python 3.11\n" in text
+    )
     assert "| native case | 17 | a.npz | truncate | traceback: A\\|B |" in text
     assert "* A bomb was inflated. Mended in npz.py." in text and "* A part was taken for a whole. Mended in a.py." in text
     assert "55 times a program was killed" in text and "| full | training | one line |" in text
