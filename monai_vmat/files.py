@@ -12,6 +12,8 @@ from typing import Any
 
 from monai_vmat.errors import InputError
 
+MAX_JSON_BYTES = 256 * 1024**2  # the results of ten thousand cases
+
 
 @contextlib.contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
@@ -54,16 +56,32 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_text(path: str | Path, max_bytes: int) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        InputError: when it is missing, unreadable, no UTF-8, or larger than any such file is.
+    """
+    try:
+        size = Path(path).stat().st_size
+        if size > max_bytes:
+            raise InputError(path, f"has {size} bytes, at most {max_bytes} were expected", "Check that it is the right file")
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error})", "Check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"cannot be read (no UTF-8 text: {error})", "Repair or remake the file") from error
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
         InputError: when it is missing, unreadable or not JSON (NaN and Infinity are not).
     """
+    text = read_text(path, MAX_JSON_BYTES)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})", "Check the path") from error
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not valid JSON ({error})", "Repair or remake the file") from error
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from monai_vmat.errors import InputError
@@ -69,9 +68,6 @@ def read_lightning_checkpoint(path: str | Path) -> LightningCheckpoint:
         sizes["in_channels"], sizes["constraint_dim"], sizes["base_channels"], embedding_dim=sizes["embedding_dim"]
     )
     check_and_load(path, network, weights, _MEND)
-    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise InputError(path, f"'{_PREFIX}{broken[0]}' holds NaN or infinity", "Use an earlier checkpoint of the run")
     return LightningCheckpoint(
         network=network,
         sizes=sizes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from monai_vmat.bombs import require_plausible
 from monai_vmat.case import Case
 from monai_vmat.datalist import natural_order
 from monai_vmat.dicom.grid import Grid
@@ -84,7 +86,7 @@ def read_nifti_case(
     ct, grid = _read(files["ct"])
     structures = {}
     for name, roi in match.found.items():
-        volume, own = _read(files[roi.name])
+        volume, own = _read(files[roi.name], like=ct)
         if not _same(own, grid):
             raise InputError(files[roi.name], f"is on another grid than the CT ({own.shape}, {grid.shape})", "Resample it")
         structures[name] = volume > 0.5
@@ -126,13 +128,20 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    """A volume as float32 (X, Y, Z), indices growing towards left, posterior and superior, and its grid."""
+def _read(path: Path, like: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
+    """A volume as float32 (X, Y, Z), indices growing towards left, posterior and superior, and its grid.
+
+    ``like`` is a volume that it must have as many voxels as: masks are so empty that only this tells an archive bomb.
+    """
     try:
         image: Any = nib.load(path)
         shape, affine = image.shape, image.affine
         if len(shape) != 3 or not 0 < np.prod(shape, dtype=np.float64) <= _MAX_VOXELS:
             raise InputError(path, f"expected three dimensions and at most {_MAX_VOXELS:,} voxels, got {shape}", _REMAKE)
+        if like is None:
+            require_plausible(path, math.prod(shape) * image.get_data_dtype().itemsize)
+        elif sorted(shape) != sorted(like.shape):
+            raise InputError(path, f"is on another grid than the CT ({shape}, {like.shape})", "Resample it")
         volume = np.asarray(image.dataobj, np.float32)
     except InputError:
         raise

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
+import io
 import math
 import sys
 import zipfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
+from monai_vmat.bombs import require_plausible
 from monai_vmat.errors import InputError
 from monai_vmat.files import write_whole
 
 # A volume of 1024^3 float32 voxels; anything larger is a damaged header or an archive bomb.
 MAX_ARRAY_BYTES = 4 * 1024**3
 _CHUNK_BYTES = 1024**2
+_HEADER_BYTES = 16 * 1024  # NumPy reads headers of up to 10,000 characters
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 
 _REMAKE = "Copy or convert the file again"
 
@@ -25,11 +31,11 @@ class NpzArchive:
     """A context manager that reads named arrays of an ``.npz`` file.
 
     Every array's header is checked before its data is read: plain number or text types only, and a size that agrees with
-    the archive's directory.
+    the archive's directory. What the directory says is believed only as far as the file's own size allows.
 
     Raises:
-        InputError: when the file is missing, is no zip archive, is truncated or corrupt, or a named array is missing,
-            pickled or of an absurd size.
+        InputError: when the file is missing, is no zip archive, is truncated, corrupt or an archive bomb, or a named array is
+            missing, there twice, pickled or of an absurd size.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,6 +50,7 @@ class NpzArchive:
             raise InputError(self.path, f"cannot be read ({error.strerror})", "Change the file's permissions") from error
         except Exception as error:  # a damaged directory fails in many ways
             raise InputError(self.path, f"is not a whole .npz archive ({error})", _REMAKE) from error
+        require_plausible(self.path, sum(entry.file_size for entry in self._zip.infolist()))
         self.names = tuple(n.removesuffix(".npy") for n in self._zip.namelist() if n.endswith(".npy"))
 
     def __enter__(self) -> NpzArchive:
@@ -61,25 +68,25 @@ class NpzArchive:
 
     def read(self, name: str) -> np.ndarray:
         """Return the array ``name``."""
-        if name not in self.names:
-            raise InputError(self.path, f"array '{name}' is missing (found: {', '.join(self.names) or 'none'})", _REMAKE)
+        info = self._entry(name)
         try:
-            info = self._zip.getinfo(f"{name}.npy")
-            with self._zip.open(info) as member:
-                shape, fortran, dtype = self._header(member, name)
+            with self._open(info) as member:
+                chunk, (shape, fortran, dtype) = self._header(member, name)
                 size = math.prod(shape) * dtype.itemsize
-                if size > MAX_ARRAY_BYTES or size != info.file_size - member.tell():
+                there = info.file_size - member.tell() + len(chunk)
+                if size > MAX_ARRAY_BYTES or size != there:
                     raise InputError(
                         self.path,
                         f"array '{name}': shape {shape} of {dtype} needs {size} bytes, the archive holds "
-                        f"{info.file_size - member.tell()} and {MAX_ARRAY_BYTES} are allowed",
+                        f"{there} and {MAX_ARRAY_BYTES} are allowed",
                         _REMAKE,
                     )
                 buffer = np.empty(size, np.uint8)  # takes memory only as data arrives, and holds it once
                 filled = 0
-                while chunk := member.read(_CHUNK_BYTES):
+                while chunk or (chunk := member.read(_CHUNK_BYTES)):
                     buffer[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
                     filled += len(chunk)
+                    chunk = b""
             if filled != size:
                 raise InputError(self.path, f"array '{name}' is cut short ({filled} of {size} bytes)", _REMAKE)
             array = np.ndarray(shape, dtype, buffer, order="F" if fortran else "C")
@@ -93,14 +100,13 @@ class NpzArchive:
 
     def read_pickle(self, name: str, max_bytes: int) -> bytes:
         """The bytes that the pickled array ``name`` consists of, as they are: nothing is unpickled."""
-        if name not in self.names:
-            raise InputError(self.path, f"array '{name}' is missing (found: {', '.join(self.names) or 'none'})", _REMAKE)
+        info = self._entry(name)
         try:
-            with self._zip.open(f"{name}.npy") as member:
-                _, _, dtype = self._any_header(member, name)
+            with self._open(info) as member:
+                data, (_, _, dtype) = self._any_header(member, name)
                 if dtype != np.dtype(object):
                     raise InputError(self.path, f"array '{name}' is of type '{dtype}', a pickled object was expected", _REMAKE)
-                data = member.read(max_bytes + 1)
+                data += member.read(max_bytes + 1 - len(data))
         except InputError:
             raise
         except Exception as error:
@@ -109,23 +115,44 @@ class NpzArchive:
             raise InputError(self.path, f"array '{name}': its pickle has more than {max_bytes} bytes", "Leave it out")
         return data
 
-    def _any_header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-        version = np.lib.format.read_magic(member)
-        if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(member)
-        if version == (2, 0):
-            return np.lib.format.read_array_header_2_0(member)
-        raise InputError(self.path, f"array '{name}' has format version {version}, 1.0 or 2.0 was expected", _REMAKE)
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        if name not in self.names:
+            raise InputError(self.path, f"array '{name}' is missing (found: {', '.join(self.names) or 'none'})", _REMAKE)
+        if self.names.count(name) > 1:
+            raise InputError(self.path, f"array '{name}' is there {self.names.count(name)} times", _REMAKE)
+        return self._zip.getinfo(f"{name}.npy")
 
-    def _header(self, member: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-        shape, fortran, dtype = self._any_header(member, name)
+    def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        if info.compress_type not in _METHODS:
+            raise InputError(
+                self.path, f"'{info.filename}' is packed by method {info.compress_type}", "Save it with numpy.savez"
+            )
+        if info.compress_type != zipfile.ZIP_BZIP2:
+            return self._zip.open(info)
+        # zipfile would inflate four kilobytes at once to whatever they become, eighty megabytes perhaps; bz2 goes on in steps.
+        raw: Any = copy.copy(info)
+        raw.compress_type, raw.file_size, raw.CRC = zipfile.ZIP_STORED, info.compress_size, None
+        return bz2.BZ2File(self._zip.open(raw))
+
+    def _any_header(self, member: IO[bytes], name: str) -> tuple[bytes, tuple[tuple[int, ...], bool, np.dtype]]:
+        """What was read beyond the header, and shape, whether in Fortran order, and type."""
+        head = io.BytesIO(member.read(_HEADER_BYTES))
+        version = np.lib.format.read_magic(head)
+        if version not in ((1, 0), (2, 0)):
+            raise InputError(self.path, f"array '{name}' has format version {version}, 1.0 or 2.0 was expected", _REMAKE)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        header = read(head)
+        return head.read(), header
+
+    def _header(self, member: IO[bytes], name: str) -> tuple[bytes, tuple[tuple[int, ...], bool, np.dtype]]:
+        rest, (shape, fortran, dtype) = self._any_header(member, name)
         if dtype.kind not in "biufU":
             raise InputError(
                 self.path,
                 f"array '{name}' is of type '{dtype}', plain numbers or text were expected (pickled objects are never read)",
                 "Save it as a number array, or migrate the file",
             )
-        return shape, fortran, dtype
+        return rest, (shape, fortran, dtype)
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray], *, smallest: bool = False) -> None:

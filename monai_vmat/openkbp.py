@@ -17,6 +17,7 @@ import numpy as np
 
 from monai_vmat.case import Case, lps_affine
 from monai_vmat.errors import InputError
+from monai_vmat.files import read_text
 from monai_vmat.protocol import Protocol
 
 GRID = (128, 128, 128)
@@ -26,6 +27,7 @@ OPENKBP_SPLITS = {"training": range(1, 201), "validation": range(201, 241), "tes
 
 _CT_OFFSET_HU = 1024
 _CT_MAX = 4095
+_MAX_BYTES = 64 * math.prod(GRID)  # a voxel a line
 _HEADER = ",data"
 _MASK_ROW: list[tuple[str, type]] = [("index", np.int64)]
 _VALUE_ROW: list[tuple[str, type]] = [("index", np.int64), ("value", np.float64)]
@@ -127,7 +129,7 @@ def _read_values(path: Path) -> np.ndarray:
 
 def _read_spacing_mm(path: Path) -> tuple[float, float, float]:
     """Voxel size along X, Y, Z."""
-    text = _read_text(path)
+    text = read_text(path, _MAX_BYTES)
     try:
         anterior_posterior, right_left, superior_inferior = (float(word) for word in text.split())
     except ValueError as error:
@@ -140,7 +142,7 @@ def _read_spacing_mm(path: Path) -> tuple[float, float, float]:
 
 def _read_rows(path: Path, row: list[tuple[str, type]]) -> np.ndarray:
     """The rows of a sparse file: distinct indices within the grid and, for a two-field ``row``, their values."""
-    header, _, body = _read_text(path).partition("\n")
+    header, _, body = read_text(path, _MAX_BYTES).partition("\n")
     if header.strip() != _HEADER:
         raise InputError(path, f"malformed: the header line '{_HEADER}' was expected, got {header[:60]!r}", _MEND)
     if not body.strip():
@@ -157,13 +159,6 @@ def _read_rows(path: Path, row: list[tuple[str, type]]) -> np.ndarray:
     if np.bincount(rows["index"]).max() > 1:
         raise InputError(path, f"malformed: index {np.bincount(rows['index']).argmax()} occurs more than once", _MEND)
     return rows
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, f"cannot be read ({error})", _MEND) from error
 
 
 def _to_case_axes(volume: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from monai_vmat.metrics.dvh import dvh_metric
 
 ROLES = ("target", "organ", "volume")
 INPUTS = ("ct", "signed_distances", "prescribed_dose", "dose_region", "beam_doses")
+_MOST = 1e6  # of any objective and scale: their quotients are numbers of single precision
 MAX_STRUCTURES = 22  # with body and dose region they share the bits of an int32 (see masks.py)
 
 
@@ -147,8 +148,10 @@ class Protocol:
         for name, value in stated.items():
             if name not in known:
                 raise InputError(f"constraint '{name}'", f"unknown to protocol {self.name}", f"Known: {sorted(known)}")
-            if not _is_number(value) or value < 0:
-                raise InputError(f"constraint '{name}'", f"a number >= 0 was expected, got {value!r}", "Correct it")
+            if not _is_number(value) or not 0 <= value <= _MOST:
+                raise InputError(
+                    f"constraint '{name}'", f"a number >= 0 was expected, at most {_MOST:g}, got {value!r}", "Correct it"
+                )
         vector = []
         for c in self.constraints:
             default = prescription_gy.get(c.structure, 0.0) if c.default is None else c.default
@@ -259,9 +262,11 @@ def _parse(raw: Any, where: str) -> Protocol:
     for i, c in enumerate(constraints):
         texts = (c.name, c.structure, c.metric, c.unit)
         require(all(map(_is_text, texts)), f"constraints[{i}]: name, structure, metric and unit must be text, got {texts}")
-        require(_is_number(c.scale) and c.scale > 0, f"constraint {c.name}: scale must be > 0")
+        require(
+            _is_number(c.scale) and 1 / _MOST <= c.scale <= _MOST, f"constraint {c.name}: scale must be > 0, up to {_MOST:g}"
+        )
         stated = c.metric == "prescription"  # by the plan, where a default would hide that a target is absent
-        ok = c.default is None if stated else _is_number(c.default) and c.default >= 0
+        ok = c.default is None if stated else _is_number(c.default) and 0 <= c.default <= _MOST
         require(ok, f"constraint {c.name}: default must be null for a prescription, a number >= 0 otherwise, got {c.default!r}")
     labels = [c.name for c in constraints]
     require(len(set(labels)) == len(labels), f"constraint names must be unique: {labels}")

@@ -18,19 +18,24 @@ _SETTINGS = (str, int, float, bool, torch.device)
 _PACKAGES = ("monai_vmat", "monai", "torch", "pytorch-ignite", "numpy", "torchio", "edt", "nibabel")
 
 
+def running_parser() -> ConfigParser | None:
+    """The parser of the bundle configuration that is being run: MONAI hands a component only its own arguments, so it is
+    looked up among the callers."""
+    parsers = (caller.frame.f_locals.get("self") for caller in inspect.stack())
+    return next((parser for parser in parsers if isinstance(parser, ConfigParser)), None)
+
+
 def running_config() -> dict[str, Any]:
     """The bundle configuration that is being run: overlays and overrides merged, settings at the top level with their values.
 
-    What stands for an object (a transform, a network) keeps its text. MONAI hands a component only its own arguments, so the
-    parser is looked up among the callers; ``{}`` when there is none.
+    What stands for an object (a transform, a network) keeps its text. ``{}`` when there is none.
     """
-    for caller in inspect.stack():
-        parser = caller.frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            values = parser.ref_resolver.resolved_content
-            config = {key: value for key, value in parser.get().items() if key != "_meta_"}
-            return {k: _plain(values[k] if isinstance(values.get(k), _SETTINGS) else v) for k, v in config.items()}
-    return {}
+    parser = running_parser()
+    if parser is None:
+        return {}
+    values = parser.ref_resolver.resolved_content
+    config = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    return {k: _plain(values[k] if isinstance(values.get(k), _SETTINGS) else v) for k, v in config.items()}
 
 
 def _plain(value: Any) -> Any:

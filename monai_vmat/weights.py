@@ -9,6 +9,7 @@ file is what any program expects of weights: ``network.load_state_dict(torch.loa
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "no such checkpoint", "Train first, or name one with --weights FILE")
+    if _is_packed(path):
+        raise InputError(path, "is a compressed archive; PyTorch stores tensors as they are", "Use another checkpoint")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises whatever the damage leads to
@@ -56,6 +59,15 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
     if not isinstance(content, dict):
         raise InputError(path, f"expected a dictionary, got {type(content).__name__}", "Use another checkpoint")
     return content
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether anything in the archive is compressed: PyTorch would inflate gigabytes before it compares sizes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except Exception:  # PyTorch says what is wrong with it
+        return False
 
 
 def read_weights(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
@@ -149,13 +161,15 @@ def check_and_load(
     weights: Mapping[str, Tensor],
     mend: str = "Use the configuration that it was trained with (training_config.json beside it)",
 ) -> None:
-    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line."""
+    """Load a state dict after comparing names and shapes, so that a mismatch is told in one line; what is not finite, too."""
+    if not isinstance(weights, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
+        raise InputError(path, "tensors by name were expected for the network", mend)
     own = network.state_dict()
     missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     shapes = [
-        f"{name} {tuple(getattr(weights[name], 'shape', ()))} instead of {tuple(own[name].shape)}"
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
-        if name in weights and getattr(weights[name], "shape", None) != own[name].shape
+        if name in weights and weights[name].shape != own[name].shape
     ]
     if missing or unknown or shapes:
 
@@ -164,4 +178,7 @@ def check_and_load(
 
         parts = [f"{t}: {some(n)}" for t, n in (("missing", missing), ("unknown", unknown), ("shapes", shapes)) if n]
         raise InputError(path, f"holds the weights of another architecture ({'; '.join(parts)})", mend)
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(path, f"'{broken[0]}' holds NaN or infinity", "Use an earlier checkpoint of the run")
     network.load_state_dict(weights)

@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from monai_vmat.case import Case, encode_dose, lps_affine, read_case, read_dose, read_metadata, write_case, write_dose
 from monai_vmat.errors import InputError
@@ -364,3 +366,32 @@ def test_bad_cases_are_not_made(fields, problem):
     assert Case(**good).patient == "case_1"
     with pytest.raises(InputError, match=f"^case .*: {problem}"):
         Case(**(good | fields))
+
+
+ORIGINS = st.tuples(*(st.floats(-1e4, 1e4),) * 3)
+SPACINGS = st.tuples(*(st.floats(0.1, 50),) * 3)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}", fullmatch=True)
+
+
+@settings(max_examples=40)
+@given(NAMES, NAMES, SPACINGS, ORIGINS, st.dictionaries(NAMES, PLAIN, max_size=3), st.integers(0, 2**32 - 1))
+def test_any_case_comes_back(tmp_path_factory, prostate, make_case, case_id, patient, spacing, origin, facts, seed):
+    draw = np.random.default_rng(seed)
+    case = make_case(prostate, shape=tuple(draw.integers(4, 9, 3).tolist()), seed=seed % 1000, case_id=case_id, patient=patient)
+    facts = {f"x{name}": value for name, value in facts.items()}  # none of the program's own names
+    hu = draw.integers(-32768, 32768, case.ct_hu.shape, np.int16)
+    dose = draw.uniform(0, 200, hu.shape).astype(np.float32)
+    case = dataclasses.replace(case, ct_hu=hu, dose_gy=dose, affine=lps_affine(spacing, origin), metadata=facts)
+    path = tmp_path_factory.mktemp("any") / "a.npz"
+    write_case(case, path)
+    found = read_case(path, prostate)
+    assert (found.case_id, found.patient, found.metadata) == (case_id, patient, facts)
+    np.testing.assert_array_equal(found.ct_hu, hu, strict=True)
+    np.testing.assert_array_equal(found.affine, case.affine, strict=True)
+    np.testing.assert_allclose(found.dose_gy, dose, rtol=0, atol=0.005 + 2e-5)  # and a float32 step at 200 Gy
+    assert all((found.structures[name] == mask).all() for name, mask in case.structures.items())

@@ -6,6 +6,8 @@ import json
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from monai_vmat.datalist import SECTIONS, build_datalist, find_cases, load_datalist, natural_order, read_datalist
 from monai_vmat.errors import InputError
@@ -205,3 +207,25 @@ def test_cases_for_inference(tmp_path):
     for nothing in (tmp_path / "empty", tmp_path / "nowhere.npz"):
         with pytest.raises(InputError, match="--input"):
             find_cases(nothing)
+
+
+def test_a_name_that_no_file_system_has_is_not_found(tmp_path):
+    path = write(tmp_path, test=[item("d") | {"case": "x/" + "y" * 300}])
+    with pytest.raises(InputError, match="section 'test': .*yyy not found"):
+        read_datalist(path, "test")
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(0, 2**31), st.integers(1, 98), st.integers(1, 98))
+def test_any_split_keeps_patients_whole_and_is_read_again(tmp_path_factory, plans, seed, first, second):
+    fractions = (first / 200, second / 200, 1 - first / 200 - second / 200)
+    cases = [(f"p{p}_{k}.npz", f"p{p}_{k}", f"p{p}") for p, count in enumerate(plans) for k in range(count)]
+    content = build_datalist(cases, "prostate_sib", fractions, seed)
+    groups = [patients(content, section) for section in SECTIONS]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(plans)
+    assert sorted(i for section in SECTIONS for i in ids(content, section)) == sorted(case_id for _, case_id, _ in cases)
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "datalist.json").write_text(json.dumps(content))
+    found = load_datalist(folder)
+    for section in SECTIONS:
+        assert [i | {"case": str(folder / i["case"])} for i in content[section]] == found[section]

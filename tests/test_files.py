@@ -1,10 +1,11 @@
 import os
 import stat
+import tracemalloc
 
 import pytest
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import read_json, write_json, write_whole
+from monai_vmat.files import MAX_JSON_BYTES, read_json, write_json, write_whole
 
 
 def test_content_and_folders_appear(tmp_path):
@@ -79,14 +80,26 @@ def test_what_json_lacks_is_not_written(tmp_path, content):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[-Infinity]", b"\xff\xfe", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[-Infinity]", b"[" * 100_000, b"1" * 5000])
 def test_what_is_no_json_is_not_read(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(InputError, match=r"a\.json: is not valid JSON"):
         read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("name", ["missing.json", "."])
+@pytest.mark.parametrize("name", ["missing.json", ".", "binary.json"])
 def test_what_cannot_be_read(tmp_path, name):
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot be read"):
         read_json(tmp_path / name)
+
+
+def test_what_is_larger_than_any_such_file_is_not_read(tmp_path):
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate(MAX_JSON_BYTES + 1)  # a hole: it takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"a.json: has {MAX_JSON_BYTES + 1} bytes, at most {MAX_JSON_BYTES} were expected"):
+        read_json(tmp_path / "a.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6

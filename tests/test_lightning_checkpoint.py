@@ -162,10 +162,10 @@ def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
             lambda: {"state_dict": changed(model__enc1__conv1__weight=torch.ones(12, 9, 3, 3, 3)), "hyper_parameters": {}},
             "width 12: a multiple of 8",
         ),
-        (lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), torch.nan))}, "'model.out_conv.bias' holds NaN"),
+        (lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), torch.nan))}, "'out_conv.bias' holds NaN"),
         (
             lambda: {"state_dict": changed(model__out_conv__bias=torch.full((1,), -torch.inf))},
-            "'model.out_conv.bias' holds NaN",
+            "'out_conv.bias' holds NaN",
         ),
         (
             lambda: {"hyper_parameters": {"base_channels": 48}},

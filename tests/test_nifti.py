@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -93,6 +94,15 @@ def claim(path: Path, at: int, *values: float, kind: str) -> None:
     path.with_suffix("").write_bytes(content)
 
 
+def bomb(path: Path, edge: int) -> None:
+    """A few kilobytes of zeros that claim to be ``edge`` voxels along each axis."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((edge,) * 3)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(10_000)))
+
+
 def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
     """What to do to a folder, and the words of the refusal."""
     tilt = case.affine.copy()
@@ -119,6 +129,8 @@ def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
         "unknown constraint": (lambda: plan.write_text('{"constraints": {"Rectum": 1}}'), "unknown to protocol"),
         "another file of the name": (lambda: (folder / "ptv70.nii").write_text(""), "ptv70.nii.gz: is there as ptv70.nii, too"),
         "giant": (lambda: claim(folder / "ct.nii.gz", 42, 3000, 3000, 3000, kind="<i2"), "at most 536,870,912 voxels"),
+        "claimed zeros": (lambda: bomb(folder / "ct.nii.gz", 400), "claims to hold 64000000 bytes in .*archive bomb"),
+        "mask of another size": (lambda: bomb(folder / "ptv70.nii.gz", 500), "another grid than the CT .*500, 500, 500"),
         "no size": (lambda: claim(folder / "ct.nii.gz", 280, 0.0, kind="<f4"), r"voxel size \[0.0, 3.0, 3.0\] mm"),
         "nowhere": (lambda: claim(folder / "ct.nii.gz", 292, np.nan, kind="<f4"), "ct.nii: holds NaN or infinity"),
         "zero voxels": (lambda: nib.save(nib.Nifti1Image(ct[:0], case.affine), folder / "ct.nii.gz"), "three dimensions"),
@@ -127,7 +139,8 @@ def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
 
 KINDS = (
     "no CT, truncated, four dimensions, oblique, NaN, cGy, another grid, empty mask, two of a name, unknown target, "
-    "dose as text, unknown field, unknown constraint, another file of the name, giant, no size, nowhere, zero voxels"
+    "dose as text, unknown field, unknown constraint, another file of the name, giant, claimed zeros, mask of "
+    "another size, no size, nowhere, zero voxels"
 )
 
 

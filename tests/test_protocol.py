@@ -92,7 +92,7 @@ def test_stated_constraints_replace_the_defaults(prostate):
     np.testing.assert_allclose(difference, expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "0.5", None, True, 10**400])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "0.5", None, True, 10**400, 1e308])
 def test_bad_constraints_are_refused(prostate, value):
     with pytest.raises(InputError, match="constraint 'Rectum_V50Gy': a number >= 0 was expected"):
         prostate.encode_constraints(PRESCRIBED, {"Rectum_V50Gy": value})
@@ -116,6 +116,8 @@ def test_protocols_are_found_by_name_and_by_path(tmp_path, raw, parse, prostate)
 # Where in the valid protocol, what is put there, and what the message must say.
 MUTATIONS = [
     (["name"], 5, "name must be text"),
+    (["constraints", 3, "default"], 1e308, "default must be null for a prescription, a number >= 0"),
+    (["constraints", 3, "scale"], 1e-300, "scale must be > 0"),
     (["description"], None, "description must be text"),
     (["fractions"], 0, "fractions must be a whole number > 0, got 0"),
     (["fractions"], 28.0, "fractions must be a whole number"),

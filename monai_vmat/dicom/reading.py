@@ -17,6 +17,7 @@ EXPORT_AGAIN = "Export it again or leave it out"
 
 _MAX_PIXELS = 2**31  # of a series or dose: 2048 x 2048 x 512; a header that claims more is damaged, or an attack on the memory
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -58,8 +59,13 @@ def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> A
             # Inflating happens at once and without limit: ten megabytes may hold ten gigabytes.
             if meta.get("TransferSyntaxUID") == _DEFLATED:
                 raise InputError(where, "deflated DICOM files are not read", "Export it in explicit VR little endian")
-            specific = None if tags is None else list(tags)
-            dataset = pydicom.dcmread(path, stop_before_pixels=tags is not None, specific_tags=specific)
+            with open(path, "rb") as file:
+                dataset = pydicom.filereader.read_partial(
+                    file,
+                    # Group 0 has no place in a file: zeros that a disk left behind the data would be elements without end.
+                    stop_when=lambda tag, *_: tag >> 16 == 0 or (tags is not None and tag in _PIXELS),
+                    specific_tags=None if tags is None else [pydicom.tag.Tag(keyword) for keyword in tags],
+                )
             _require_whole(dataset, where)
             return dataset
     except InputError:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 LAST = "last.pt"
 BEST_PATTERN = "best-epoch=*.pt"
 
+_RESTART = "Use another last.pt of the run, or start anew with another --experiment NAME"
+
 
 def best_checkpoint(folder: str | Path) -> str:
     """The best checkpoint of a run.
@@ -151,6 +153,7 @@ class TrainingCheckpoint:
         for name, thing in self.stateful.items():
             _load(thing, saved[name], path, name)
         length = trainer.state.epoch_length
+        _require_counts(saved, path)
         if saved["iteration"] != saved["epoch"] * length:
             problem = f"{saved['iteration']} steps in {saved['epoch']} epochs do not fit epochs of {length} steps"
             mend = "Resume with the run's own datalist and batch size (batch_size times processes, when there are several)"
@@ -158,19 +161,45 @@ class TrainingCheckpoint:
         trainer.state.epoch, trainer.state.iteration = saved["epoch"], saved["iteration"]
         self.validator.state.best_metric = saved["best_metric"]
         self.validator.state.best_metric_epoch = saved["best_metric_epoch"]
-        torch.set_rng_state(saved["random_state"].cpu())
-        if torch.cuda.is_available() and saved.get("cuda_random_state"):
-            torch.cuda.set_rng_state_all([s.cpu() for s in saved["cuda_random_state"]])
+        try:
+            torch.set_rng_state(saved["random_state"].cpu())
+            if torch.cuda.is_available() and saved.get("cuda_random_state"):
+                torch.cuda.set_rng_state_all([s.cpu() for s in saved["cuda_random_state"]])
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise InputError(path, f"'random_state' is none of this PyTorch ({error})", _RESTART) from error
         logger.info(f"Resuming {self.folder.parent} after epoch {saved['epoch']}")
 
 
+def _require_counts(saved: Mapping[str, Any], path: Path) -> None:
+    for name, least in (("epoch", 0), ("iteration", 0), ("best_metric_epoch", -1)):
+        if type(saved[name]) is not int or saved[name] < least:
+            raise InputError(path, f"'{name}': a whole number from {least} was expected, got {saved[name]!r}", _RESTART)
+    if type(saved["best_metric"]) not in (int, float):
+        raise InputError(path, f"'best_metric': a number was expected, got {saved['best_metric']!r}", _RESTART)
+
+
 def _load(thing: Any, state: Any, path: Path, name: str) -> None:
+    """Load a state; an optimiser's is compared with its parameters, of whose shapes PyTorch learns in the next step only."""
     try:
         thing.load_state_dict(state)
+        if isinstance(thing, torch.optim.Optimizer):
+            _require_moments(thing)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(
             path, f"'{name}' does not fit this configuration ({error})", "Resume with the run's own settings"
         ) from error
+
+
+def _require_moments(optimizer: torch.optim.Optimizer) -> None:
+    states = list(optimizer.state.values())
+    if len({frozenset((moment, type(value)) for moment, value in state.items()) for state in states}) > 1:
+        raise ValueError("its parameters have different kinds of moments")
+    for parameter, state in optimizer.state.items():
+        for moment, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape not in (parameter.shape, ()):
+                raise ValueError(f"{moment} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+            if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
+                raise ValueError(f"{moment} holds NaN or infinity")
 
 
 def _save(content: dict[str, Any], path: Path) -> None:

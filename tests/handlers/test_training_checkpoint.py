@@ -191,3 +191,35 @@ def test_epochs_of_another_length_are_refused(tmp_path):
     run.trainer.state.epoch_length = 3
     with pytest.raises(InputError, match="last.pt.*3 steps"):
         run.checkpoint.restore(run.trainer)
+
+
+def broken(moment, change):
+    def damage(saved):
+        saved["optimizer"]["state"][0][moment] = change(saved["optimizer"]["state"][0][moment])
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda saved: saved.update(epoch=None), "'epoch': a whole number from 0 was expected, got None"),
+        (lambda saved: saved.update(iteration=-2), "'iteration': a whole number from 0 was expected, got -2"),
+        (lambda saved: saved.update(best_metric="x"), "'best_metric': a number was expected, got 'x'"),
+        (lambda saved: saved.update(best_metric_epoch=1.0), "'best_metric_epoch': a whole number from -1"),
+        (lambda saved: saved.update(random_state=torch.zeros(3)), "'random_state' is none of this PyTorch"),
+        (lambda saved: saved.update(random_state=None), "'random_state' is none of this PyTorch"),
+        (broken("exp_avg", lambda m: m * torch.nan), "'optimizer' does not fit .*exp_avg holds NaN"),
+        (broken("exp_avg_sq", lambda m: m[..., :1]), r"'optimizer' does not fit .*exp_avg_sq has shape \(1, 1\)"),
+        (broken("exp_avg", lambda m: None), "'optimizer' does not fit .*different kinds of moments"),
+        (lambda saved: saved["optimizer"]["state"][0].pop("exp_avg"), "'optimizer' does not fit .*different kinds of moments"),
+    ],
+)
+def test_what_a_later_step_would_stumble_over_is_refused(tmp_path, damage, problem):
+    Run(tmp_path, [3.0, 2.0]).go()
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    damage(saved)
+    torch.save(saved, tmp_path / "last.pt")
+    with pytest.raises(InputError, match=f"last.pt: {problem}"):
+        run = Run(tmp_path, [3.0, 2.0])
+        run.checkpoint.restore(run.trainer)

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from monai_vmat.errors import InputError
 from monai_vmat.metrics.dvh import dose_at_volume, dose_at_volume_cc, dvh_metric, volume_at_dose
@@ -100,3 +103,27 @@ def test_dose_and_volume_are_inverse(dose, volume):
 def test_unknown_metrics_are_refused(metric, unit):
     with pytest.raises(InputError, match=f"metric '{metric}' in '{unit}': unknown. Use D95"):
         dvh_metric(TEN, metric, unit, 0.05)
+
+
+DOSES = arrays(np.float64, st.integers(1, 200), elements=st.floats(0, 100))
+PERCENTS = st.floats(0, 100)
+
+
+@given(DOSES, PERCENTS, PERCENTS, st.randoms(use_true_random=False))
+def test_laws_of_any_dose(dose, percent, other, shuffler):
+    """Between least and greatest dose; falling with the volume; the same in any order; as scaled and shifted as the dose."""
+    found = dose_at_volume(dose, percent)
+    slack = 1e-9 * (1 + dose.max())
+    assert dose.min() - slack <= found <= dose.max() + slack
+    low, high = sorted((percent, other))
+    assert dose_at_volume(dose, low) >= dose_at_volume(dose, high) - slack
+    assert dose_at_volume(np.asarray(shuffler.sample(dose.tolist(), len(dose))), percent) == found
+    assert dose_at_volume(2 * dose + 1, percent) == pytest.approx(2 * found + 1)
+
+
+@given(DOSES, st.floats(0, 120), st.floats(0, 120))
+def test_laws_of_any_threshold(dose, threshold, other):
+    low, high = sorted((threshold, other))
+    assert 100 >= volume_at_dose(dose, low) >= volume_at_dose(dose, high) >= 0
+    assert volume_at_dose(dose, 0) == 100
+    assert volume_at_dose(dose, threshold) == pytest.approx(100 * np.count_nonzero(dose >= threshold) / len(dose))
