@@ -100,7 +100,11 @@ def migrate(
     patient_pattern: str | None,
     with_metadata: bool,
 ) -> Outcome:
-    """Convert one file, or say why not."""
+    """Convert one file, or say why not.
+
+    Raises:
+        InputError: when the case cannot be written.
+    """
     try:
         with NpzArchive(path) as archive:
             if "structure_names" in archive:
@@ -112,9 +116,9 @@ def migrate(
         notes = look_at(case)
         kept = {"spacing_from": where, **({"v2_metadata": facts} if facts else {})}
         patient = patient_of(path.stem, patient_pattern)
-        write_case(replace(case, patient=patient, metadata={**case.metadata, **kept}), out / path.name)
     except InputError as error:
         return Outcome(refused=str(error))
+    write_case(replace(case, patient=patient, metadata={**case.metadata, **kept}), out / path.name)
     return Outcome(spacing=f"{' x '.join(f'{s:g}' for s in spacing)} mm ({where})", left_out=left_out, notes=notes)
 
 

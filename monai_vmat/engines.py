@@ -241,15 +241,17 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-def train(trainer: Engine, saved: object) -> None:
+def train(trainer: Engine, saved: object, complete: Callable[[Engine], None]) -> None:
     """Run the trainer; a run that has reached its last epoch already is left as it is (Ignite would begin it again).
 
     Args:
         trainer: the trainer.
         saved: says (``str``) what an interrupted training goes on from.
+        complete: is called with a trainer that has reached its last epoch already, for what may still be missing.
     """
     if trainer.state.epoch >= trainer.state.max_epochs:
         logger.info(f"The run has finished its {trainer.state.max_epochs} epochs already")
+        complete(trainer)
         return
     try:
         trainer.run()

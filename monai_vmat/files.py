@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from monai_vmat.errors import InputError
 
 _SUFFIX = ".part"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextlib.contextmanager
@@ -36,8 +38,13 @@ def write_whole(path: str | Path) -> Iterator[Path]:
             _to_disk(temporary)
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    except InputError:
+        raise
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise unwritable(path, refusal) from error
 
 
 def write_secret(path: str | Path, text: str) -> None:
@@ -56,7 +63,7 @@ def write_secret(path: str | Path, text: str) -> None:
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -88,7 +95,18 @@ def _remove_abandoned(path: Path) -> None:
             left.unlink()
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def _refusal(error: BaseException | None) -> OSError | None:
+    """What the disk said: libraries raise errors of their own on it (PyTorch, zipfile), or lengthen it (pydicom)."""
+    found = error if isinstance(error, OSError) else None
+    while error is not None:
+        if isinstance(error, OSError) and (error.errno in _FULL or (error is found and error.strerror)):
+            return error
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def unwritable(path: str | Path, error: OSError) -> InputError:
+    """What to tell when the disk has refused to take a file."""
     return InputError(path, f"cannot be written ({error.strerror or error})", "Free space or choose another folder")
 
 

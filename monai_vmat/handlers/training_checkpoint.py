@@ -177,5 +177,6 @@ def _load(thing: Any, state: Any, path: Path, name: str) -> None:
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    with write_whole(path) as temporary:
-        torch.save(content, temporary)
+    # Given a path, torch.save does not say that the disk is full but that a position was not expected.
+    with write_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 import os
 import random
-import runpy
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,17 +21,18 @@ from monai_vmat.files import read_json, write_json
 
 from . import crash_files as files
 from . import crash_programs as programs
-from .crash_hook import environment, install
+from .crash_hook import environment
 from .crash_programs import EPOCHS, ROOT, Program
+from .running import Running, preload
 
 EXAMPLE = """example:
   python -m tests.faults.crash --kills 60 --seed 1 --out docs/reliability/crash.json
   python -m tests.faults.crash --kills 3 --seed 2 --programs sweep make_phantom_cohort --out docs/reliability/crash.json
 
-Two kills of three hit a random moment of the program's work with files (Python's audit events, up to 50 ms later), the third one a
-random time of its run. Each takes the whole process group, as the end of a machine or container does; with --main-only kills by
-time take the main process alone, and its workers have to end by themselves. Programs of the bundle are forks of a process that has
-imported their libraries, so that the kills fall into the work. A record that is there is added to: kills of a program add up.
+Two kills of three hit a random moment of the program's work with files (Python's audit events, up to 50 ms later) and take the
+whole process group, as the end of a machine does. The third one comes at a random time and takes the main process alone, whose
+workers have to end by themselves. Programs of the bundle are forks of a process that has imported their libraries, so that the
+kills fall into the work. A record that is there is added to: kills of a program add up.
 
 Exit status: 0 when every kill was survived, 1 when not."""
 
@@ -65,77 +62,13 @@ class Tally:
         return not wrong and self.kills == self.rerun_finished == self.identical
 
 
-class Running:
-    """A program that has been started, in a process group of its own."""
-
-    def __init__(self, program: Program, log: Path, more: dict[str, str]) -> None:
-        hooked = {"PYTHONPATH": os.pathsep.join(map(str, (log.parent, ROOT)))} if more else {"PYTHONPATH": str(ROOT)}
-        settings = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **hooked, **more}
-        with open(log, "wb") as told:
-            if program.of_the_bundle:
-                self.pid = os.fork()
-                if self.pid == 0:
-                    _become(program.arguments, settings, told.fileno())
-                self._process = None
-            else:
-                call = [sys.executable, *program.arguments]
-                self._process = subprocess.Popen(
-                    call, cwd=ROOT, env=os.environ | settings, stdout=told, stderr=told, start_new_session=True
-                )
-                self.pid = self._process.pid
-
-    def wait(self, limit_s: float) -> int | None:
-        """The exit status, negative after a signal; None when it runs longer."""
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            if self._process is not None:
-                if self._process.poll() is not None:
-                    return self._process.returncode
-            else:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                if pid:
-                    return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        return None
-
-
-def _become(arguments: Sequence[str], settings: dict[str, str], told: int) -> None:
-    """In a fork: run ``python -m MODULE ARGUMENTS`` and end."""
-    status = 1
-    try:
-        os.setsid()
-        os.dup2(told, 1)
-        os.dup2(told, 2)
-        os.chdir(ROOT)
-        os.environ.update(settings)
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, signal.SIG_DFL)
-        if settings.get("PYTHONPATH", "").count(os.pathsep):
-            install()
-        sys.argv = list(arguments[1:])
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-        status = 0
-    except SystemExit as ended:
-        status = int(ended.code or 0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
 class Campaign:
     """Kills of programs, in a folder of their own."""
 
-    def __init__(self, folder: Path, seed: int, main_only: bool = False) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.random = random.Random(seed)
-        self.main_only = main_only
-        self.hooks = folder / "hooks"
-        self.hooks.mkdir()
-        (self.hooks / "sitecustomize.py").write_text("from tests.faults.crash_hook import install\n\ninstall()\n")
-        self.log, self.counter = self.hooks / "program.log", self.hooks / "events"
+        self.log, self.counter = folder / "program.log", folder / "events"
 
     def run(self, program: Program, kills: int) -> Tally:
         """Kill a program so many times; before and in the end it runs undisturbed."""
@@ -150,7 +83,7 @@ class Campaign:
     def _undisturbed(self, program: Program) -> tuple[dict[str, str], int, float]:
         self._prepare(program)
         began = time.monotonic()
-        self._finish(program, environment(program.out, self.counter) if program.name != "sweep" else {})
+        self._finish(program, environment(program.out, self.counter) if program.name != "sweep" else None)
         seconds = time.monotonic() - began
         return files.contents(program.out), self._events(), seconds
 
@@ -159,13 +92,16 @@ class Campaign:
         self.counter.unlink(missing_ok=True)
         program.begin()
 
+    def _said(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
     def _events(self) -> int:
         return self.counter.stat().st_size if self.counter.exists() else 0
 
-    def _finish(self, program: Program, more: dict[str, str]) -> None:
-        status = Running(program, self.log, more).wait(LIMIT_S)
+    def _finish(self, program: Program, events: Mapping[str, str] | None = None) -> None:
+        status = Running(program, self.log, events).wait(LIMIT_S)
         if status != 0:
-            raise RuntimeError(f"{program.name} ended with {status}: {self.log.read_text(errors='replace')[-3000:]}")
+            raise RuntimeError(f"{program.name} ended with {status}: {self._said()}")
 
     def _kill(self, program: Program, tally: Tally, whole: dict[str, str], events: int, seconds: float, by_time: bool) -> None:
         self._prepare(program)
@@ -173,13 +109,11 @@ class Campaign:
             if by_time:
                 moment = self.random.uniform(0.0, seconds)
                 how = f"after {moment:.2f} s"
-                running = Running(program, self.log, {})
+                running = Running(program, self.log)
                 status = running.wait(moment)
                 descendants = family(running.pid)
-                if status is None and (self.main_only or program.name == "sweep"):
+                if status is None:
                     os.kill(running.pid, signal.SIGKILL)
-                elif status is None:
-                    os.killpg(running.pid, signal.SIGKILL)
             else:
                 number, later_s = self.random.randint(1, events), self.random.choice((0.0, self.random.uniform(0, LATER_S)))
                 how = f"{1000 * later_s:.0f} ms after event {number} of {events}"
@@ -206,7 +140,7 @@ class Campaign:
         tally.partial_files += [f"{label}: {name}" for name in files.partial(program.out)]
         cases, epochs = files.finished_cases(program.out), files.epochs_done(program.out)
         try:
-            self._finish(program, {})
+            self._finish(program)
         except RuntimeError as error:
             say(f"{program.name}, {label}: {error}")
             return
@@ -263,14 +197,6 @@ def _end(pid: int) -> None:
         pass
 
 
-def preload() -> None:
-    """Import what the bundle's programs need, without starting a thread: forks would wait for it."""
-    for name in ("monai.bundle", "monai.engines", "monai.handlers", "monai_vmat.handlers.dashboard", "monai_vmat.inputs"):
-        importlib.import_module(name)
-    for name in ("dashboard", "run_record", "case_metrics", "progress", "training_checkpoint", "save_prediction"):
-        importlib.import_module(f"monai_vmat.handlers.{name}")
-
-
 def make_programs(folder: Path, names: Sequence[str], campaign: Campaign) -> list[Program]:
     """The programs by name; those that need a trained network get one."""
     found = programs.conversions(folder) if {*names} & {*QUICK[:4]} or "inference" in names else []
@@ -298,12 +224,11 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1, help="other moments (default: %(default)s)")
     parser.add_argument("--programs", nargs="+", choices=(*QUICK, *SLOW), default=QUICK, metavar="NAME", help="of: %(choices)s")
-    parser.add_argument("--main-only", action="store_true", help="kills by time take the main process alone")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the record; added to where it is there")
     options = parser.parse_args()
     preload()
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
-        campaign = Campaign(Path(folder), options.seed, options.main_only)
+        campaign = Campaign(Path(folder), options.seed)
         chosen = make_programs(Path(folder), options.programs, campaign)
         tallies = []
         for program, kills in zip(chosen, shares(options.kills, len(chosen)), strict=True):

@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from pydicom import dcmread
 
 from monai_vmat.datalist import load_datalist
 from monai_vmat.engines import load_checkpoint
@@ -56,11 +57,15 @@ def _reads(path: Path) -> bool:
             read_metrics(path)
         elif path.name.endswith(".nii.gz"):
             np.asanyarray(nib.load(path).dataobj)
+        elif path.suffix == ".dcm":
+            dcmread(path).pixel_array.sum()
+        elif path.suffix in (".pdf", ".html"):
+            return path.read_bytes().rstrip().endswith((b"%%EOF", b"</html>"))
         elif path.suffix == ".png":
             return path.read_bytes().endswith(b"IEND\xaeB`\x82")
         else:
             return path.read_bytes().endswith(b"\n")  # texts
-    except (InputError, OSError, EOFError):
+    except (InputError, OSError, EOFError, ValueError):
         return False
     return True
 

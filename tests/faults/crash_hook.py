@@ -1,8 +1,8 @@
 """Lets a program die at a moment of its work with files: loaded by every process of it before anything else.
 
-Python reports what it does with files to audit hooks. Each report about a path in the watched folder is an event, counted over all
-processes of the program (a byte in a common file each); at the chosen one a thread waits a little, for the moment to fall into what
-follows, too, and kills the whole process group.
+Python reports what it does with files to audit hooks. Each report about a path in the watched folder is an event, counted
+over all processes of the program (a byte in a common file each); at the chosen one a thread waits a little, so that the moment
+may fall into what follows, and kills the whole process group.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Program:
         arguments: of Python.
         out: the folder that it writes.
         begin: makes what has to be in ``out`` before it starts.
+        forked: it becomes a fork of this process, which has imported what takes it long.
     """
 
     name: str
@@ -41,11 +42,7 @@ class Program:
     arguments: list[str]
     out: Path
     begin: Callable[[], None] = lambda: None
-
-    @property
-    def of_the_bundle(self) -> bool:
-        """Whether it takes long to import what it needs."""
-        return self.arguments[:2] == ["-m", "monai.bundle"]
+    forked: bool = False
 
 
 def script(name: str, *arguments: object) -> list[str]:
@@ -107,7 +104,8 @@ def cases(folder: Path) -> Path:
 def training(folder: Path) -> Program:
     run = folder / "out" / "training"
     options = {"dataset_dir": cases(folder), "output_dir": run, "max_epochs": EPOCHS, "val_interval": 1, "resume": "true"}
-    return Program("training", "an epoch", bundle("training", "train.json", "quick.json", **SETTINGS, **options), run)
+    arguments = bundle("training", "train.json", "quick.json", **SETTINGS, **options)
+    return Program("training", "an epoch", arguments, run, forked=True)
 
 
 def after_training(folder: Path, run: Path) -> list[Program]:
@@ -127,9 +125,17 @@ def after_training(folder: Path, run: Path) -> list[Program]:
         threads=1,
     )
     return [
-        Program("evaluating", "the whole", evaluating, results),
-        Program("inference", "the whole", inference, plans),
+        Program("evaluating", "the whole", evaluating, results, forked=True),
+        Program("inference", "the whole", inference, plans, forked=True),
     ]
+
+
+def dicom_inference(folder: Path, run: Path) -> Program:
+    """Predicts for DICOM exports, so that RTDOSE is written, too."""
+    out = folder / "out" / "dicom_inference"
+    options = {"input": folder / "dicom", "output_dir": out, "base_channels": 8, "window": "-1", "threads": 1}
+    arguments = bundle("inference", "inference.json", weights=best_checkpoint(run / "checkpoints"), **options)
+    return Program("inference (DICOM)", "the whole", arguments, out, forked=True)
 
 
 def cohort(folder: Path) -> Program:

@@ -160,7 +160,7 @@ def test_a_run_without_a_whole_epoch_may_be_begun_anew_or_resumed(tmp_path):
     run = Run(folder, [1.0])
     run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), _interrupt)
     with pytest.raises(Interrupted) as caught:
-        train(run.trainer, run.checkpoint)
+        train(run.trainer, run.checkpoint, complete=pytest.fail)
     assert str(caught.value) == f"interrupted: {folder / 'last.pt'} is as after epoch 0; go on with --resume true"
     may_train(tmp_path, resume=False)
     anew = Run(folder, [1.0])
