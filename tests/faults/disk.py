@@ -25,9 +25,9 @@ from .running import Running, preload
 EXAMPLE = """example (as root, for the small disks are mounted):
   python -m tests.faults.disk --out docs/reliability/crash.json
 
-Each program runs on a disk that holds a half, and nine tenths, of what it writes; under a limit of file size (which needs no
-root); into a read-only folder; and with inputs that vanish while it works. It has to end with one line of error and an exit status
-other than 0, unless it could do without the inputs or has named each that it could not read; what was there has to stay as it
+Each program runs on a disk that holds a half, and nine tenths, of what it writes; under a limit of file size (needs no root);
+into a read-only folder; and with inputs that vanish while it works. It has to end with one line of error and an exit status
+other than 0, unless it could do without the inputs or has named those that it could not read; what was there has to stay as it
 was, and what it leaves has to be whole.
 
 Exit status: 0 when all did, 1 when not."""

@@ -60,7 +60,8 @@ for name in "abc":
 def careless(folder, *arguments):
     path = folder / "careless.py"
     path.write_text(CARELESS)
-    return Program("careless", "the whole", [str(path), str(folder / "out" / "careless"), *arguments], folder / "out" / "careless")
+    out = folder / "out" / "careless"
+    return Program("careless", "the whole", [str(path), str(out), *arguments], out)
 
 
 def test_half_files_and_other_results_are_seen(campaign, folder):
