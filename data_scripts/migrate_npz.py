@@ -30,7 +30,7 @@ beyond doubt; --spacing; 1 x 1 x 2 mm. The report says which was used. The metad
 of it. Single facts are kept; whatever may say who the patient is stays behind, and its name is reported.
 
 A run that was stopped goes on where it was: files that are there already are skipped. Exit status: 0 when every file has its
-case, 1 when some were refused, 2 when OUT holds none of them, 130 after Ctrl-C."""
+case, 1 when some were refused, 2 when OUT holds none of them, 130/143 after Ctrl-C/SIGTERM."""
 
 
 @dataclass(frozen=True)

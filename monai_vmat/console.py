@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from types import TracebackType
@@ -52,7 +53,8 @@ def plain_errors() -> None:
         cause = find_input_error(error)
         if isinstance(error, Interrupted):
             if is_first():
-                sys.stderr.write(f"{error}\n")
+                # The true one: torch.distributed's hook, around this one, shows what it has caught only after a return.
+                (sys.__stderr__ or sys.stderr).write(f"{error}\n")
             sys.exit(error.status)
         if cause is not None:
             last_line = str(cause).strip().splitlines()[-1]  # an error out of a worker process carries its traceback
@@ -64,9 +66,16 @@ def plain_errors() -> None:
         sys.stderr.flush()
 
     sys.excepthook = hook
+    threading.excepthook = _thread_hook
     for handler in logging.getLogger().handlers:
         handler.addFilter(_no_echo)
     hear_interruptions()
+
+
+def _thread_hook(ended: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer is a thread, whose end on a full disk is raised again where the next value is written."""
+    if not (isinstance(ended.exc_value, OSError) and type(ended.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(ended)
 
 
 def _no_echo(record: logging.LogRecord) -> bool:

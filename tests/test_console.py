@@ -102,7 +102,7 @@ def test_plain_errors(error, wrapped):
 
 @pytest.mark.parametrize(("signum", "noted"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_plain_interruptions(signum, noted):
-    """Under ``python -m``, as the bundle's commands run, and wrapped by nothing; log lines of Ignite's engines are not heard."""
+    """What Ignite's engines log of it is not heard."""
     program = (
         "import os, logging\n"
         "logging.basicConfig()\n"
@@ -137,3 +137,20 @@ def test_other_threads_may_ask_in_vain():
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_thread_of_tensorboard_that_found_the_disk_full_says_nothing():
+    """The training says it, in one line; other threads and other errors keep their traceback."""
+    program = (
+        "import threading\n"
+        "from monai_vmat.console import plain_errors\n"
+        "plain_errors()\n"
+        "class Writer(threading.Thread):\n"
+        "    def run(self):\n        raise self.error\n"
+        "ends = (('tensorboard.x', OSError(28, 'one')), ('tensorboard.x', KeyError('two')), ('x', OSError('three')))\n"
+        "for module, error in ends:\n"
+        "    Writer.__module__ = module\n"
+        "    thread = Writer()\n    thread.error = error\n    thread.start()\n    thread.join()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert [word in run.stderr for word in ("one", "two", "three")] == [False, True, True]

@@ -179,8 +179,8 @@ def main() -> int:
             for fault in options.faults:
                 results.append(run(program, fault, inputs, size, largest, log))
                 say(f"{fault}, {program.name}: {results[-1].problem or results[-1].result}")
-    content = read_json(options.out) if options.out.exists() else {"kind": "crash", "programs": [], "disk": []}
-    write_json(options.out, content | {"disk": [asdict(result) for result in results]} | about())
+            content = read_json(options.out) if options.out.exists() else {"kind": "crash", "programs": []}
+            write_json(options.out, content | {"disk": [asdict(result) for result in results]} | about())
     say(table(("fault", "program", "well"), [(r.fault, r.program, "no" if r.problem else "yes") for r in results]))
     return 1 if any(result.problem for result in results) else 0
 
