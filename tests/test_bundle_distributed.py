@@ -182,7 +182,7 @@ def test_an_interrupted_run_says_so_once_and_goes_on(whole, torchrun, tmp_path):
     done = torchrun("training", (*TRAIN, "multi_gpu_train.json", "ended.json"), output_dir=tmp_path)
     assert done.returncode != 0
     told = f"interrupted: {tmp_path / 'checkpoints' / 'last.pt'} is as after epoch 1; go on with --resume true"
-    assert done.stderr.count("interrupted") == 1 and told in done.stderr
+    assert done.stderr.count("interrupted: ") == 1 and told in done.stderr
     assert "monai_vmat/" not in done.stderr and "another process of this run" not in done.stderr, done.stderr
     again = torchrun("training", (*TRAIN, "multi_gpu_train.json"), output_dir=tmp_path, resume="true")
     assert again.returncode == 0, again.stderr[-4000:]
