@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """How fast a whole case of 300 x 300 x 160 voxels is predicted, against MONAI's plain SlidingWindowInferer in float32.
 
-Both get the same image, cropped to the body as the bundle crops it, and the same weights. The plain inferer runs float32
+Both get the same image, cropped to the body as the bundle crops it, and the same weights. An image smaller than the window is
+padded as in training, by its edge (MONAI would take zeros, which mean water on a contour, and doses differ by Gy). The plain inferer runs float32
 windows with an overlap of 0.5; ours bfloat16 and channels-last, windows without dose region left out, at the same overlap and
 at the bundle's 0.25. Doses are compared inside the dose region."""
 
@@ -64,7 +65,7 @@ def main() -> int:
         def run() -> None:
             with torch.no_grad():
                 if plain:
-                    inferer = SlidingWindowInferer(options.window, 1, overlap, mode="gaussian")
+                    inferer = SlidingWindowInferer(options.window, 1, overlap, mode="gaussian", padding_mode="replicate")
                     dose = inferer(image, lambda windows: network(windows, constraints))
                 else:
                     inferer = DoseInferer(options.window, overlap=overlap, amp=True, channels_last=True)

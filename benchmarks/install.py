@@ -44,13 +44,14 @@ def main() -> int:
                 pip(python, "uninstall", "--yes", *sorted(new))
             else:
                 before, at_first = size_mb(folder), at_first | new
-        build = subprocess.run([python, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True, check=True)
+        build = [python, "-c", "import torch; print(torch.__version__)"]
+        torch = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
     records.leave(
         options.json,
         "Installing the plain package, and each extra on top of it.",
         ["package", "packages", "seconds", "MB on disk"],
         rows,
-        notes=[f"With PyTorch {build.stdout.strip()}; builds for CUDA are several times as large."],
+        notes=[f"With PyTorch {torch}; builds for CUDA are several times as large."],
     )
     return 0
 

@@ -30,6 +30,7 @@ from monai_vmat.dicom.study import find_studies
 from monai_vmat.metrics.case_metrics import case_metrics, gamma_metrics
 from monai_vmat.protocol import Protocol, load_protocol
 from monai_vmat.transforms.compose_image import ComposeImaged
+from monai_vmat.transforms.encode_constraints import EncodeConstraintsd
 from monai_vmat.transforms.load_case import LoadCased, case_masks
 from monai_vmat.transforms.signed_distance import SignedDistanced
 from monai_vmat.transforms.stored import Stored
@@ -87,17 +88,22 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> tuple[dict[str, Calla
     assert case.dose_gy is not None  # the cohort's cases are training cases
     predicted = (case.dose_gy * (1 + 0.03 * noise / noise.std())).astype(np.float32)
 
-    transforms = [LoadCased(protocol=protocol), SignedDistanced(protocol=protocol), ComposeImaged(protocol=protocol)]
+    transforms = [
+        LoadCased(protocol=protocol),
+        SignedDistanced(protocol=protocol),
+        EncodeConstraintsd(protocol=protocol),
+        ComposeImaged(protocol=protocol),
+    ]
     stored = Stored(transforms, folder=folder / "cache")
-    prepared = stored({"case": str(native)})
+    item = {"case": str(native), "case_id": case.case_id, "patient": case.patient}
+    prepared = stored(item)
     memory = sum(v.nbytes for v in prepared.values() if hasattr(v, "nbytes")) / 1e6
     disk = sum(path.stat().st_size for path in (folder / "cache").iterdir()) / 1e6
     file = native.stat().st_size / 1e6
     note = f"{memory:.0f} MB in memory, {disk:.1f} MB in `cache_dir`, {file:.1f} MB as a native file."
 
     def compose() -> None:
-        item = {k: v.clone() if isinstance(v, MetaTensor) else v for k, v in with_distances.items()}
-        ComposeImaged(protocol=protocol)(item)
+        ComposeImaged(protocol=protocol)({k: v.clone() if isinstance(v, MetaTensor) else v for k, v in with_distances.items()})
 
     work: dict[str, Callable[[], object]] = {
         "DICOM: find the study": lambda: find_studies(export),
@@ -108,7 +114,7 @@ def steps(case: Case, protocol: Protocol, folder: Path) -> tuple[dict[str, Calla
         "read, scale, pack (LoadCased)": lambda: LoadCased(protocol=protocol)({"case": str(native)}),
         "signed distances": lambda: SignedDistanced(protocol=protocol)(dict(loaded)),
         "compose the image": compose,
-        "all three from cache_dir": lambda: stored({"case": str(native)}),
+        "all of this from cache_dir": lambda: stored(item),
         "all metrics": lambda: case_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
         "  of which gamma, 3 criteria": lambda: gamma_metrics(predicted, case.dose_gy, masks, case.spacing_mm, protocol),
     }

@@ -29,7 +29,7 @@ matched by the protocol's aliases; names.json says the rest: {"ROI name": "PTV70
 
 Patients' names, ids, birth dates and UIDs stay out of the cases and of what is shown. A case's id is a hash with a secret
 salt, OUT/.salt if not said otherwise: keep it to add cases later, never pass it on with the cases. A run that was stopped goes
-on where it was. Exit status: 0 when OUT holds at least one case of SRC, 2 when not, 130 after Ctrl-C."""
+on where it was. Exit status: 0 when OUT holds at least one case of SRC, 2 when not, 130/143 after Ctrl-C/SIGTERM."""
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def main() -> int:
         "epoch": found.epoch,
         **found.sizes,
     }
-    with write_whole(options.out) as temporary:
-        torch.save(content, temporary)
+    with write_whole(options.out) as temporary, open(temporary, "wb") as file:  # which tells when the disk is full
+        torch.save(content, file)
     say(found_table(found))
     say(f"\nwritten: {options.out}")
     say("use it:")

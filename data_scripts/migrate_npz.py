@@ -30,7 +30,7 @@ beyond doubt; --spacing; 1 x 1 x 2 mm. The report says which was used. The metad
 of it. Single facts are kept; whatever may say who the patient is stays behind, and its name is reported.
 
 A run that was stopped goes on where it was: files that are there already are skipped. Exit status: 0 when every file has its
-case, 1 when some were refused, 2 when OUT holds none of them, 130 after Ctrl-C."""
+case, 1 when some were refused, 2 when OUT holds none of them, 130/143 after Ctrl-C/SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def migrate(
     patient_pattern: str | None,
     with_metadata: bool,
 ) -> Outcome:
-    """Convert one file, or say why not."""
+    """Convert one file, or say why not.
+
+    Raises:
+        InputError: when the case cannot be written.
+    """
     try:
         with NpzArchive(path) as archive:
             if "structure_names" in archive:
@@ -112,9 +116,9 @@ def migrate(
         notes = look_at(case)
         kept = {"spacing_from": where, **({"v2_metadata": facts} if facts else {})}
         patient = patient_of(path.stem, patient_pattern)
-        write_case(replace(case, patient=patient, metadata={**case.metadata, **kept}), out / path.name)
     except InputError as error:
         return Outcome(refused=str(error))
+    write_case(replace(case, patient=patient, metadata={**case.metadata, **kept}), out / path.name)
     return Outcome(spacing=f"{' x '.join(f'{s:g}' for s in spacing)} mm ({where})", left_out=left_out, notes=notes)
 
 

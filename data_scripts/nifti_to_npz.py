@@ -27,7 +27,7 @@ protocol's aliases; names.json says the rest: {"file name without .nii.gz": "PTV
 
 The folder's name is the case id, and its path is shown: let it name nobody. A run that was stopped goes on where it was.
 To predict, cases are not needed: inference takes the folders as they are. Exit status: 0 when OUT holds at least one case of
-SRC, 2 when not, 130 after Ctrl-C."""
+SRC, 2 when not, 130/143 after Ctrl-C/SIGTERM."""
 
 
 @dataclass(frozen=True)

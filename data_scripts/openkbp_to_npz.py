@@ -21,7 +21,7 @@ EXAMPLE = """example:
   python data_scripts/openkbp_to_npz.py open-kbp data/openkbp
 
 A run that was stopped goes on where it was: patients that have their file already are skipped. Incomplete patients are
-left out and named at the end. Exit status: 0 when OUT holds at least one case, 2 when not, 130 after Ctrl-C."""
+left out and named at the end. Exit status: 0 when OUT holds at least one case, 2 when not, 130/143 after Ctrl-C/SIGTERM."""
 
 
 def main() -> int:

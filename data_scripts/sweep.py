@@ -35,7 +35,8 @@ On a cluster: 'ray start' on every machine (docs.ray.io), then add --address aut
 data and FOLDER have to be at the same paths on all (a shared file system), and monai_vmat installed; paths in the space file
 are absolute or begin with '$@project_root + '.
 
-Exit status: 0 when all trials are done, 1 when some failed (their errors are told), 2 for bad input, 130 after Ctrl-C."""
+Exit status: 0 when all trials are done, 1 when some failed (their errors are told), 2 for bad input, 130/143 after
+Ctrl-C/SIGTERM."""
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from monai_vmat.case import SDF_CLIP_MM
 from monai_vmat.errors import InputError
+from monai_vmat.interruption import Interrupted
 from monai_vmat.masks import DOSE_REGION, unpack_mask
 from monai_vmat.protocol import Protocol
 
@@ -181,9 +182,20 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-def train(trainer: Engine) -> None:
-    """Run the trainer; a run that has reached its last epoch already is left as it is (Ignite would begin it again)."""
+def train(trainer: Engine, saved: object, complete: Callable[[Engine], None]) -> None:
+    """Run the trainer; a run that has reached its last epoch already is left as it is (Ignite would begin it again).
+
+    Args:
+        trainer: the trainer.
+        saved: says (``str``) what an interrupted training goes on from.
+        complete: is called with a trainer that has reached its last epoch already, for what may still be missing.
+    """
     if trainer.state.epoch >= trainer.state.max_epochs:
         logger.info(f"The run has finished its {trainer.state.max_epochs} epochs already")
+        complete(trainer)
         return
-    trainer.run()
+    try:
+        trainer.run()
+    except Interrupted as interruption:
+        interruption.add_note(str(saved))
+        raise

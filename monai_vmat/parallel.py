@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -37,7 +38,8 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers: int, unit: str) -> list[Result]:
     """``[work(item) for item in items]`` in fresh processes of one numeric thread each.
 
-    After Ctrl-C or SIGTERM what is begun ends whole and what waits is not begun; KeyboardInterrupt is raised.
+    After Ctrl-C or SIGTERM what is begun ends whole and what waits is not begun. Where this process is killed, its workers end
+    at once.
 
     Args:
         work: a function of a module (it is pickled).
@@ -52,8 +54,7 @@ def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], work
         return []
     for variable in _THREAD_VARIABLES:  # workers inherit them; libraries read them when they are first imported there
         os.environ.setdefault(variable, "1")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being killed politely ends like Ctrl-C
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), initializer=_end_with_parent) as pool:
         try:
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which workers inherit: only this process hears Ctrl-C
             results = pool.map(work, items)
@@ -63,3 +64,15 @@ def map_in_processes(work: Callable[[Item], Result], items: Sequence[Item], work
             raise InputError("--workers", "a process was killed (out of memory?)", "Use fewer and start again") from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Workers of a killed process would wait for ever, and go on writing beside those of the next start."""
+    parent = parent_process()
+    assert parent is not None  # a worker has one
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -25,6 +25,7 @@ from monai_vmat.dicom.dose import read_dose as read_dicom_dose
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.networks.film_unet import FiLMUNet
 from monai_vmat.weights import describe
+from monai_vmat.handlers.run_record import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "bundles/dose/configs"
@@ -256,30 +257,50 @@ def test_dicom_in_and_rtdose_out(trained, tmp_path, prostate, make_case, write_d
     assert coarse_grid.spacing_mm == (4.0, 4.0, 4.0) and coarse.max() == pytest.approx(dose.max(), rel=0.2)
 
 
-def test_killed_and_resumed_equals_undisturbed(cohorts, tmp_path):
-    """SIGKILL in the middle of an epoch; the resumed run ends with the same weights, bit for bit."""
+def test_killed_interrupted_and_resumed_equals_undisturbed(cohorts, tmp_path):
+    """SIGTERM in the first epoch, SIGKILL and Ctrl-C in later ones; in the end the weights are the same, bit for bit."""
     data = cohorts["openkbp_head_and_neck"]
-    options = SMALL | {"flip_probability": 0.5, "motion_probability": 0.5, "max_epochs": 6}
+    options = SMALL | {"flip_probability": 0.5, "motion_probability": 0.5, "max_epochs": 9}
     succeed("training", NECK, dataset_dir=data, output_dir=tmp_path / "whole", **options)
-    call = command("training", NECK, dataset_dir=data, output_dir=tmp_path / "killed", **options)
-    process = subprocess.Popen(
-        call, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    last = tmp_path / "killed" / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    epoch_seconds = pd.read_csv(tmp_path / "whole" / "metrics.csv")["seconds"].median()
-    time.sleep(0.5 * epoch_seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert torch.load(last, weights_only=True)["epoch"] < 6, "killed too late to prove anything"
-    succeed("training", NECK, dataset_dir=data, output_dir=tmp_path / "killed", resume="true", **options)
-    whole, resumed = (torch.load(tmp_path / n / "checkpoints" / "last.pt", weights_only=True) for n in ("whole", "killed"))
+    run = tmp_path / "disturbed"
+    last, metrics = run / "checkpoints" / "last.pt", run / "metrics.csv"
+
+    def disturb(signum, after_epoch):
+        options_now = options | {"dataset_dir": data, "output_dir": run, "resume": "true", "workers": 1}
+        # whoever runs the tests in the background of a shell has SIGINT ignored, and so would the command
+        process = subprocess.Popen(
+            command("training", NECK, **options_now),
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        deadline = time.monotonic() + 120
+        while not (last.exists() if after_epoch == 0 else len(read_metrics(metrics)) >= after_epoch):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signum)  # as Ctrl-C in a terminal: to the worker, too
+        told, errors = process.communicate(timeout=60)
+        saved = torch.load(last, weights_only=True)["epoch"]
+        assert max(0, after_epoch - 1) <= saved < 9, "too late to prove anything"
+        return process.returncode, saved, told, errors
+
+    for signum, after_epoch in ((signal.SIGTERM, 0), (signal.SIGKILL, 2), (signal.SIGINT, 5)):
+        status, saved, told, errors = disturb(signum, after_epoch)
+        assert status == (-signum if signum == signal.SIGKILL else 128 + signum), errors[-3000:]
+        if signum != signal.SIGKILL:
+            assert errors.endswith(f"interrupted: {last} is as after epoch {saved}; go on with --resume true\n")
+            assert "Traceback" not in told + errors and "exception" not in told + errors
+    succeed("training", NECK, dataset_dir=data, output_dir=run, resume="true", **options)
+    whole, resumed = (torch.load(tmp_path / n / "checkpoints" / "last.pt", weights_only=True) for n in ("whole", "disturbed"))
     for network in ("network", "evaluated_network"):
         assert all(torch.equal(whole[network][k], resumed[network][k]) for k in whole[network])
-    tables = [pd.read_csv(tmp_path / n / "metrics.csv").drop(columns="seconds") for n in ("whole", "killed")]
+    tables = [pd.read_csv(tmp_path / n / "metrics.csv").drop(columns="seconds") for n in ("whole", "disturbed")]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert not list(run.rglob("*.part"))
 
 
 def test_resuming_a_finished_run_changes_nothing(trained):

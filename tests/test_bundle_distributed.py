@@ -27,8 +27,8 @@ TRAIN = ("train.json", "quick.json")
 SETTINGS = {"base_channels": 8, "patch_size": "[16,16,16]", "max_epochs": 2, "val_interval": 1, "threads": 1, "amp": "false"}
 CASES = {"training": 4, "validation": 1, "test": 3}  # less than the processes and odd, both in what is evaluated
 
-# Kills the second process in the second epoch, unless torchrun has started it again; after a step, which the two make together,
-# so the first process has written the first epoch's checkpoint by then.
+# Kills the second process in the second epoch, unless torchrun has started it again, or ends torchrun (SIGTERM); after a step,
+# which the two make together, so the first process has written the first epoch's checkpoint by then.
 KILLER = """
 import os, signal
 from ignite.engine import Events
@@ -40,6 +40,11 @@ class Killer:
     def __call__(self, engine):
         if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
+
+class Ender(Killer):
+    def __call__(self, engine):
+        if os.environ["RANK"] == "1":
+            os.kill(os.getppid(), signal.SIGTERM)
 """
 
 
@@ -68,10 +73,11 @@ def torchrun(data, tmp_path_factory):
     helper = tmp_path_factory.mktemp("helper")
     (helper / "killer.py").write_text(KILLER)
     (helper / "killed.json").write_text('{"extra_handlers": [{"_target_": "killer.Killer"}]}')
+    (helper / "ended.json").write_text('{"extra_handlers": [{"_target_": "killer.Ender"}]}')
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{helper}", "PYTHONWARNINGS": "ignore"}
 
     def run(run_id, configs, restarts=0, **overrides):
-        configs = [str(helper / name) if name == "killed.json" else name for name in configs]
+        configs = [str(helper / name) if (helper / name).exists() else name for name in configs]
         options = {"dataset_dir": data, **SETTINGS, **overrides}
         arguments = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in options.items())
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", f"--max-restarts={restarts}"]
@@ -169,6 +175,20 @@ def test_a_killed_process_comes_back_and_leaves_no_trace(whole, torchrun, tmp_pa
         assert all(torch.equal(undisturbed[network][k], returned[network][k]) for k in undisturbed[network])
     pd.testing.assert_frame_equal(rows(whole[0]), rows(tmp_path), check_exact=True)
     assert len(list((tmp_path / "cache").iterdir())) == CASES["training"] + CASES["validation"]
+
+
+def test_an_interrupted_run_says_so_once_and_goes_on(whole, torchrun, tmp_path):
+    """torchrun hands the signal on to all its processes; then it raises an error of its own."""
+    done = torchrun("training", (*TRAIN, "multi_gpu_train.json", "ended.json"), output_dir=tmp_path)
+    assert done.returncode != 0
+    told = f"interrupted: {tmp_path / 'checkpoints' / 'last.pt'} is as after epoch 1; go on with --resume true"
+    assert done.stderr.count("interrupted: ") == 1 and told in done.stderr
+    assert "monai_vmat/" not in done.stderr and "another process of this run" not in done.stderr, done.stderr
+    again = torchrun("training", (*TRAIN, "multi_gpu_train.json"), output_dir=tmp_path, resume="true")
+    assert again.returncode == 0, again.stderr[-4000:]
+    undisturbed, resumed = last(whole[0]), last(tmp_path)
+    for network in ("network", "evaluated_network"):
+        assert all(torch.equal(undisturbed[network][k], resumed[network][k]) for k in undisturbed[network])
 
 
 @pytest.mark.parametrize("configs", [("multi_gpu_train.json",), ("evaluate.json", "multi_gpu_evaluate.json")])

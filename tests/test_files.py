@@ -1,3 +1,4 @@
+import fcntl
 import os
 import stat
 import tracemalloc
@@ -5,7 +6,7 @@ import tracemalloc
 import pytest
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import MAX_JSON_BYTES, read_json, write_json, write_whole
+from monai_vmat.files import MAX_JSON_BYTES, read_json, write_json, write_secret, write_whole
 
 
 def test_content_and_folders_appear(tmp_path):
@@ -46,6 +47,30 @@ def test_the_folder_cannot_be_written(tmp_path, monkeypatch):
         pass
 
 
+def test_what_killed_writers_left_goes_when_the_file_is_written_again(tmp_path):
+    path = tmp_path / "a.txt"
+    for name in (".a.txt.k1ll3d.part", ".ab.txt.other.part", "a.txt.part"):
+        (tmp_path / name).write_text("half")
+    with write_whole(path), write_whole(path) as second:  # two writers that live do not disturb each other
+        second.write_text("content")
+    assert sorted(os.listdir(tmp_path)) == [".ab.txt.other.part", "a.txt", "a.txt.part"]
+
+
+def test_a_new_file_is_taken_for_abandoned_before_it_is_locked(tmp_path, monkeypatch):
+    lock, taken = fcntl.flock, []
+
+    def take_first(handle, operation):
+        if not taken and operation == fcntl.LOCK_EX:
+            (left,) = tmp_path.iterdir()
+            left.unlink()
+            taken.append(left)
+        lock(handle, operation)
+
+    monkeypatch.setattr("fcntl.flock", take_first)
+    write_json(tmp_path / "a.json", 1)
+    assert taken and os.listdir(tmp_path) == ["a.json"]
+
+
 @pytest.mark.parametrize("make", ["touch", "mkdir"])
 def test_the_path_is_blocked(tmp_path, make):
     getattr(tmp_path / "blocked", make)()
@@ -63,6 +88,24 @@ def test_the_file_gets_ordinary_permissions(tmp_path):
     finally:
         assert os.umask(mask) == 0o027
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_a_secret_is_its_owners_and_stays(tmp_path, monkeypatch):
+    path = tmp_path / "new" / ".secret"
+    (tmp_path / "new").mkdir()
+    (path.parent / "..secret.k1ll3d.part").write_text("")
+    write_secret(path, "first")
+    write_secret(path, "second")
+    assert path.read_text() == "first" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == [".secret"]
+    monkeypatch.setattr("os.fsync", _full)
+    with pytest.raises(InputError, match=r"\.other: cannot be written \(No space left"):
+        write_secret(tmp_path / ".other", "third")
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def _full(handle):
+    raise OSError(28, "No space left on device")
 
 
 def test_json_round_trip(tmp_path):

@@ -1,6 +1,10 @@
 """Order, errors and interrupted work are covered with the scripts that use it; here what belongs to it alone."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +30,36 @@ def test_an_input_error_crosses_the_process_border_whole():
 def test_a_killed_worker_is_told():
     with pytest.raises(InputError, match="killed"):
         map_in_processes(os._exit, [1], 1, "file")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_of_a_killed_process_end(tmp_path):
+    (tmp_path / "many.py").write_text(
+        "import time\n"
+        "from monai_vmat.parallel import map_in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    map_in_processes(time.sleep, [0.1] * 10000, 2, 'nap')\n"
+    )
+    process = subprocess.Popen([sys.executable, tmp_path / "many.py"], stderr=subprocess.PIPE, start_new_session=True)
+    shown = b""
+    while b" 5/10000" not in shown:  # the bar: workers have done something
+        shown += process.stderr.read1()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while alive := session(process.pid):
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.02)
+
+
+def session(leader: int) -> set[int]:
+    """The living processes of a session, zombies left out."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.add(int(folder.name))
+    return found

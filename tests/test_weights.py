@@ -1,5 +1,7 @@
 """Weight files: the network that fits one, what it says of itself, and what is refused."""
 
+import zipfile
+
 import pytest
 import torch
 
@@ -160,3 +162,29 @@ def test_what_shipped_files_say_of_their_trainings(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "old.pt")
     files = [tmp_path / f"{name}.pt" for name in ("one", "old", "none", "two")]
     assert trainings_of(files) == [{"run": "one"}, {"run": "two"}]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    weights = tiny().state_dict()
+    name = list(weights)[3]
+    weights[name].view(-1)[0] = value
+    torch.save({"network": weights}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=f"w.pt: '{name}' holds NaN or infinity"):
+        load_weights(tmp_path / "w.pt", tiny())
+
+
+@pytest.mark.parametrize("network", [None, 3, [torch.ones(2)], {3: torch.ones(2)}, {"a": 1}])
+def test_what_is_no_network_is_refused(tmp_path, network):
+    torch.save({"network": network}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="w.pt: tensors by name were expected for the network"):
+        load_weights(tmp_path / "w.pt", tiny())
+
+
+def test_an_archive_bomb_is_not_inflated(tmp_path):
+    torch.save({"network": tiny().state_dict()}, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match="b.pt: is a compressed archive"):
+        load_weights(tmp_path / "b.pt", tiny())

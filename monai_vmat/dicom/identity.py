@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from monai_vmat.dicom.reading import read_dataset, text
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
+from monai_vmat.files import write_secret
 
 _KEPT = ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _COLUMNS = ["patient_id", "case_id"]
@@ -88,9 +88,7 @@ def read_salt(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32) + "\n")
+            write_secret(path, secrets.token_hex(32) + "\n")
         salt = path.read_bytes().strip()
     except OSError as error:
         raise InputError(path, f"cannot be read or written ({error.strerror})", "Name another file with --salt") from error

@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTDoseStorage, generate_uid
 
 from monai_vmat import __version__
 from monai_vmat.dicom.grid import Grid
+from monai_vmat.dicom.reading import EXPORT_AGAIN, read_dataset
 from monai_vmat.dicom.resample import resample_dose
 from monai_vmat.dicom.study import Study
 from monai_vmat.errors import InputError
@@ -64,13 +64,13 @@ def write_rtdose(
         comment: what the file says of the dose, 64 characters at most.
 
     Raises:
-        InputError: for a dose that is not finite or negative, and when the CT lacks what a dose needs.
+        InputError: for a dose that is not finite or negative, and when the CT lacks what a dose needs or cannot be read again.
     """
     if not (np.isfinite(dose_gy).all() and dose_gy.min() >= 0):
         raise InputError("RTDOSE", f"expected finite doses of 0 Gy or more, got {dose_gy.min()}", "Check the prediction")
     if spacing_mm is not None:
         dose_gy, affine = _with_spacing(dose_gy, affine, spacing_mm)
-    ct = dcmread(study.ct[0], stop_before_pixels=True)
+    ct = _header(study, study.ct[0], *_OF_THE_PATIENT, "ImageOrientationPatient")
     now = datetime.now()
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RTDoseStorage
@@ -101,9 +101,9 @@ def write_rtdose(
     out.DoseSummationType = "PLAN"
     out.DoseComment = comment
     if study.plan:
-        out.ReferencedRTPlanSequence = [_reference(study.plan)]
+        out.ReferencedRTPlanSequence = [_reference(study, study.plan)]
     elif study.structures:  # beside a plan the standard does not want it: the plan refers to it
-        out.ReferencedStructureSetSequence = [_reference(study.structures)]
+        out.ReferencedStructureSetSequence = [_reference(study, study.structures)]
     with write_whole(path) as temporary:
         out.save_as(temporary, enforce_file_format=True)
 
@@ -152,8 +152,15 @@ def _set_pixels(out: Dataset, dose_gy: np.ndarray, affine: np.ndarray, orientati
     out.GridFrameOffsetVector = [f"{index * spacing[axes[2]]:.10g}" for index in range(len(pixels))]
 
 
-def _reference(path: Path) -> Dataset:
-    header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+def _header(study: Study, path: Path, *keywords: str) -> Dataset:
+    header = read_dataset(path, study.names(path), keywords)
+    if header is None:
+        raise InputError(study.names(path), "is no DICOM file any more", EXPORT_AGAIN)
+    return header
+
+
+def _reference(study: Study, path: Path) -> Dataset:
+    header = _header(study, path, "SOPClassUID", "SOPInstanceUID")
     item = Dataset()
     item.ReferencedSOPClassUID = UID(header.SOPClassUID)
     item.ReferencedSOPInstanceUID = UID(header.SOPInstanceUID)

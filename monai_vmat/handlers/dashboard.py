@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from monai_vmat.dashboard.layout import custom_layout
 from monai_vmat.dashboard.settings import compared_metrics, settings
 from monai_vmat.dashboard.values import plan_values
 from monai_vmat.distributed import is_first
+from monai_vmat.files import unwritable
 from monai_vmat.handlers.case_metrics import case_arrays
 from monai_vmat.protocol import Protocol
 from monai_vmat.reports.dvh_figure import dvh_figure
@@ -47,6 +48,9 @@ class Dashboard:
         protocol: names, colours, prescription and goals.
         optimizer: for the learning rate.
         validator: the evaluator, with :class:`~monai_vmat.handlers.case_metrics.CaseMetrics`.
+
+    Raises:
+        InputError: during the run, when the disk takes no more.
     """
 
     def __init__(self, folder: str | Path, *, protocol: Protocol, optimizer: torch.optim.Optimizer, validator: Engine) -> None:
@@ -63,10 +67,16 @@ class Dashboard:
     def attach(self, engine: Engine) -> None:
         if not is_first():
             return
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch)
-        engine.add_event_handler(Events.COMPLETED, self._close)
-        self.validator.add_event_handler(Events.ITERATION_COMPLETED, self._figures)
+        engine.add_event_handler(Events.STARTED, self._or_tell, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._or_tell, self._epoch)
+        engine.add_event_handler(Events.COMPLETED, self._or_tell, self._close)
+        self.validator.add_event_handler(Events.ITERATION_COMPLETED, self._or_tell, self._figures)
+
+    def _or_tell(self, engine: Engine, write: Callable[[Engine], None]) -> None:
+        try:
+            write(engine)
+        except OSError as error:
+            raise unwritable(Path(self.folder) / "events.out.tfevents...", error) from error
 
     def _start(self, engine: Engine) -> None:
         self.writer = SummaryWriter(str(self.folder), purge_step=engine.state.epoch + 1)

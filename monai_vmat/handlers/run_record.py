@@ -128,7 +128,13 @@ class RunRecord:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
     def _finish(self, engine: Engine) -> None:
-        write_json(self.folder / SUMMARY, training_summary(engine, self.validator, self.experiment, self.rows))
+        rows = [row for row in read_metrics(self.folder / METRICS) if row["epoch"] <= engine.state.epoch]
+        write_json(self.folder / SUMMARY, training_summary(engine, self.validator, self.experiment, rows))
+
+    def complete(self, engine: Engine) -> None:
+        """Write the summary of a run that is finished, where its process died before it could."""
+        if is_first() and not (self.folder / SUMMARY).exists():
+            self._finish(engine)
 
 
 def training_summary(trainer: Engine, validator: Engine, experiment: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -50,21 +50,22 @@ def default_weights(
 
 
 def may_train(run_folder: str | Path, resume: bool | str) -> None:
-    """Refuse to start a new run where an earlier one is; call it before any data is read.
+    """Refuse to start a new run where an earlier one is that has finished an epoch; call it before any data is read.
 
     Args:
         run_folder: the run's folder.
         resume: go on with the earlier run; text ("true") as it comes from a command line is understood.
 
     Raises:
-        InputError: when there is an earlier run and ``resume`` is off.
+        InputError: when there is such a run and ``resume`` is off, or its ``last.pt`` is damaged.
     """
-    if (Path(run_folder) / "checkpoints" / LAST).exists() and not flag(resume):
+    last = Path(run_folder) / "checkpoints" / LAST
+    if not flag(resume) and last.exists() and load_checkpoint(last).get("epoch") != 0:
         raise InputError(run_folder, "holds a run already", "Go on with --resume true, or choose another --experiment NAME")
 
 
 class TrainingCheckpoint:
-    """After every epoch write ``last.pt`` (everything a resumed run needs) and, when it is the best, its weights.
+    """At the start and after every epoch write ``last.pt`` (everything a resumed run needs) and, of the best, the weights.
 
     ``last.pt`` holds the network, the evaluated (perhaps averaged) network, the optimiser, the schedule, epoch and
     iteration, the validator's best value and epoch, and the state of torch's random generators. All other randomness is a
@@ -98,10 +99,20 @@ class TrainingCheckpoint:
         self.stateful: dict[str, Any] = {"optimizer": optimizer, "scheduler": scheduler, **(also or {})}
         self.validator = validator
         self.facts = facts or {}
+        self._saved_epoch = 0
 
     def attach(self, engine: Engine) -> None:
         if is_first():
+            engine.add_event_handler(Events.STARTED, self._begin)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def __str__(self) -> str:
+        """What there is to go on from."""
+        return f"{self.folder / LAST} is as after epoch {self._saved_epoch}; go on with --resume true"
+
+    def _begin(self, trainer: Engine) -> None:
+        if trainer.state.epoch == 0:
+            self.save(trainer)
 
     def save(self, trainer: Engine) -> None:
         """Write the files of the epoch that has just ended."""
@@ -125,6 +136,7 @@ class TrainingCheckpoint:
             },
             self.folder / LAST,
         )
+        self._saved_epoch = trainer.state.epoch
         if best is not None:
             for old in self.folder.glob(BEST_PATTERN):
                 if old != best:
@@ -133,14 +145,14 @@ class TrainingCheckpoint:
     def _weights(self, name: str) -> dict[str, Any]:
         return describe(self.networks[name].state_dict(), self.facts)
 
-    def restore(self, trainer: Engine) -> None:
-        """Continue from ``last.pt`` if there is one; start afresh otherwise.
+    def restore(self, trainer: Engine, resume: bool | str = True) -> None:
+        """Continue from ``last.pt`` if there is one and ``resume`` is on; start afresh otherwise.
 
         Raises:
             InputError: when ``last.pt`` is damaged or does not fit.
         """
         path = self.folder / LAST
-        if not path.exists():
+        if not (flag(resume) and path.exists()):
             logger.info(f"Starting a new run in {self.folder.parent}")
             return
         saved = load_checkpoint(path)
@@ -158,7 +170,8 @@ class TrainingCheckpoint:
             problem = f"{saved['iteration']} steps in {saved['epoch']} epochs do not fit epochs of {length} steps"
             mend = "Resume with the run's own datalist and batch size (batch_size times processes, when there are several)"
             raise InputError(path, problem, mend)
-        trainer.state.epoch, trainer.state.iteration = saved["epoch"], saved["iteration"]
+        self._saved_epoch = trainer.state.epoch = saved["epoch"]
+        trainer.state.iteration = saved["iteration"]
         self.validator.state.best_metric = saved["best_metric"]
         self.validator.state.best_metric_epoch = saved["best_metric_epoch"]
         try:
@@ -203,5 +216,6 @@ def _require_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    with write_whole(path) as temporary:
-        torch.save(content, temporary)
+    # Given a path, torch.save does not say that the disk is full but that a position was not expected.
+    with write_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)

@@ -19,6 +19,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from monai_vmat.errors import InputError
 from monai_vmat.handlers.run_record import METRICS, read_metrics
+from monai_vmat.interruption import hear_interruptions
 from monai_vmat.sweeps.job import Job, train
 from monai_vmat.sweeps.plan import SCRATCH
 from monai_vmat.sweeps.results import is_done, mark_stopped, recorded
@@ -100,12 +101,14 @@ def start_ray(address: str | None, temporary: Path) -> None:
         ray.init(
             include_dashboard=False, _temp_dir=str(temporary), object_store_memory=_OBJECT_STORE_BYTES, address="local", **quiet
         )
+        hear_interruptions()  # Ray has set a handler of its own
         return
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit():
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for a quarter of an hour
         ray.init(address=address, **quiet)
+        hear_interruptions()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError("--address", f"no Ray cluster at {address} ({reason})", "Start one with 'ray start --head'") from error

@@ -12,8 +12,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import write_json
-from monai_vmat.handlers.run_record import METRICS, SUMMARY, read_metrics, training_summary
+from monai_vmat.handlers.run_record import METRICS, read_metrics, training_summary
 from monai_vmat.sweeps.hold import hold
 from monai_vmat.sweeps.space import OVERLAY, Space
 
@@ -152,6 +151,4 @@ def _train(job: Job, workflow: ConfigWorkflow, report: Callable[[dict[str, Any]]
         tell()
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell_epoch)  # the last handler: records and checkpoint are written
     parser.get_parsed_content(run)
-    if not (job.folder / SUMMARY).exists():  # an earlier session died between the last checkpoint and the summary
-        write_json(job.folder / SUMMARY, summary(read_metrics(job.folder / METRICS)))
     tell(complete=True)

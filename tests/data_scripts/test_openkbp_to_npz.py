@@ -83,8 +83,8 @@ def test_any_folder_around_the_patients_will_do(checkout, tmp_path, inside):
     assert (tmp_path / "out" / "pt_2.npz").is_file()
 
 
-@pytest.mark.parametrize("moment", ["workers start", "first case is there"])
-def test_interrupted_run_leaves_whole_files_only(tmp_path, moment):
+@pytest.mark.parametrize(("moment", "signum"), [("workers start", signal.SIGINT), ("first case is there", signal.SIGTERM)])
+def test_interrupted_run_leaves_whole_files_only(tmp_path, moment, signum):
     folder = tmp_path / "train-pats"
     write_patient(folder / "pt_1")
     for number in range(2, 401):
@@ -103,10 +103,16 @@ def test_interrupted_run_leaves_whole_files_only(tmp_path, moment):
     deadline = time.monotonic() + 30
     while moment == "first case is there" and not list(out.glob("*.npz")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal: to the workers, too
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)  # as Ctrl-C in a terminal: to the workers, too
+    else:
+        process.send_signal(signum)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.endswith("interrupted\n") and "Traceback" not in progress + errors
+    assert process.returncode == 128 + signum
+    assert (
+        errors.endswith("interrupted: what is written is whole; start it again to go on\n")
+        and "Traceback" not in progress + errors
+    )
     files = sorted(out.iterdir())
     assert 0 < len(files) < 400
     assert all(read_case(file, PROTOCOL).case_id == file.stem for file in files[-3:])

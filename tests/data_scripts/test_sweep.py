@@ -87,7 +87,7 @@ def family(pid: int) -> set[int]:
 
 
 def trainers(pid: int, folder: Path) -> dict[str, int]:
-    """Which descendants of a process train the runs that have a checkpoint: those that have their logs open."""
+    """Which descendants of a process train the runs that have done an epoch: those that have their logs open."""
     logs = {str(folder / name / "training.log"): name for name in begun(folder)}
     found = {}
     for child in family(pid):
@@ -115,7 +115,7 @@ def done(folder: Path) -> set[str]:
 
 
 def begun(folder: Path) -> set[str]:
-    return {path.parents[1].name for path in folder.glob("*/checkpoints/last.pt")} - done(folder)
+    return {path.parent.name for path in folder.glob("*/metrics.csv")} - done(folder)
 
 
 def last(folder: Path) -> dict:

@@ -150,3 +150,16 @@ def test_bad_doses_and_headers(tmp_path, make_study, dose):
     with pytest.raises(InputError, match="frame of reference"):
         write_rtdose(path, dose, affine, study)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["ct", "plan"])
+def test_files_that_have_gone_or_changed_since(tmp_path, make_study, dose, kind):
+    study = make_study()
+    path = study.ct[0] if kind == "ct" else study.plan
+    path.write_bytes(b"no DICOM")
+    with pytest.raises(InputError, match="is no DICOM file any more"):
+        write_rtdose(tmp_path / "dose.dcm", dose, lps_affine(SPACING, ORIGIN), study)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read .No such file"):
+        write_rtdose(tmp_path / "dose.dcm", dose, lps_affine(SPACING, ORIGIN), study)
+    assert not (tmp_path / "dose.dcm").exists()

@@ -1,6 +1,7 @@
 """What TensorBoard finds of a run in its event file."""
 
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from monai_vmat import provenance
 from monai_vmat.case import write_case
+from monai_vmat.errors import InputError
 from monai_vmat.handlers.case_metrics import CaseMetrics
 from monai_vmat.handlers.dashboard import Dashboard
 from monai_vmat.masks import pack_masks
@@ -193,3 +195,14 @@ def test_a_resumed_run_replaces_what_is_done_twice(train):
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0)]
     assert [e.step for e in events.Scalars("goals/PTV70_D95/limit")] == [2, 3, 4]
     assert list(text(events, "resolved_configuration")) == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_is_told_in_one_line(train):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"run/events\S+: cannot be written \(File too large\)"):
+            train(3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -42,7 +42,10 @@ def run(folder, datalist, epochs, start=0, validate=lambda epoch: epoch % 2 == 0
     engine.state.epoch, engine.state.iteration = start, start
     engine.state.max_epochs, engine.state.epoch_length = epochs, 1
     record.attach(engine)
-    engine.run([0])
+    if start < epochs:
+        engine.run([0])
+    else:
+        record.complete(engine)
 
 
 def rows(folder):
@@ -76,6 +79,17 @@ def test_a_resumed_run_drops_rows_that_its_checkpoint_does_not_know(tmp_path, da
     assert [r["epoch"] for r in rows(tmp_path / "run")] == ["1", "2", "3", "4"]
     sessions = json.loads((tmp_path / "run" / "training_config.json").read_text())["sessions"]
     assert [s["first_epoch"] for s in sessions] == [1, 3]
+
+
+def test_a_finished_run_whose_process_died_before_the_summary_gets_it(tmp_path, datalist):
+    path = tmp_path / "run" / "training_summary.json"
+    run(tmp_path / "run", datalist, 3)
+    summary, before = json.loads(path.read_text()), path.stat().st_ino
+    run(tmp_path / "run", datalist, 3, start=3)
+    assert path.stat().st_ino == before
+    path.unlink()
+    run(tmp_path / "run", datalist, 3, start=3)
+    assert json.loads(path.read_text()) == summary
 
 
 def test_a_damaged_table_is_told(tmp_path):

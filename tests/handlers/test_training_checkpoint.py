@@ -1,15 +1,18 @@
 """Checkpoints: what is kept, what is restored, what is refused, and that a crash between the files does no harm."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
+from monai_vmat.engines import train
 from monai_vmat.errors import InputError
 from monai_vmat.handlers import training_checkpoint
 from monai_vmat.handlers.training_checkpoint import TrainingCheckpoint, best_checkpoint, default_weights, may_train
 from monai_vmat.weights import facts_of
+from monai_vmat.interruption import Interrupted
 
 
 class Run:
@@ -142,7 +145,7 @@ def test_what_else_training_changes_is_saved_and_restored(tmp_path):
 def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     may_train(tmp_path, resume=False)
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.pt").touch()
+    torch.save({"epoch": 1}, tmp_path / "checkpoints" / "last.pt")
     for resume in (True, "true", "True"):
         may_train(tmp_path, resume)
     with pytest.raises(InputError, match="true or false"):
@@ -150,6 +153,34 @@ def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     for resume in (False, "false"):
         with pytest.raises(InputError, match="--resume true"):
             may_train(tmp_path, resume)
+
+
+def test_a_run_without_a_whole_epoch_may_be_begun_anew_or_resumed(tmp_path):
+    """The checkpoint of the start is there from the start: resumed, it gives what an undisturbed run gives."""
+    folder = tmp_path / "checkpoints"
+    run = Run(folder, [1.0])
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), _interrupt)
+    with pytest.raises(Interrupted) as caught:
+        train(run.trainer, run.checkpoint, complete=pytest.fail)
+    assert str(caught.value) == f"interrupted: {folder / 'last.pt'} is as after epoch 0; go on with --resume true"
+    may_train(tmp_path, resume=False)
+    anew = Run(folder, [1.0])
+    torch.manual_seed(7)  # another random state, as with other settings
+    anew.checkpoint.restore(anew.trainer, resume=False)
+    assert torch.initial_seed() == 7
+    torch.manual_seed(99)
+    resumed = Run(folder, [1.0])
+    torch.manual_seed(99)
+    resumed.checkpoint.restore(resumed.trainer, resume="true")
+    resumed.go()
+    whole = Run(tmp_path / "whole", [1.0]).go()
+    assert all(torch.equal(a, b) for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True))
+    with pytest.raises(InputError, match="--resume true"):
+        may_train(tmp_path, resume=False)
+
+
+def _interrupt():
+    raise Interrupted(signal.SIGTERM)
 
 
 def test_no_best_checkpoint(tmp_path):
