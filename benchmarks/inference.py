@@ -2,9 +2,9 @@
 """How fast a whole case of 300 x 300 x 160 voxels is predicted, against MONAI's plain SlidingWindowInferer in float32.
 
 Both get the same image, cropped to the body as the bundle crops it, and the same weights. An image smaller than the window is
-padded as in training, by its edge (MONAI would take zeros, which mean water on a contour, and doses differ by Gy). The plain inferer runs float32
-windows with an overlap of 0.5; ours bfloat16 and channels-last, windows without dose region left out, at the same overlap and
-at the bundle's 0.25. Doses are compared inside the dose region."""
+padded as in training, by its edge (MONAI would take zeros, which mean water on a contour: other doses by several Gy). The
+plain inferer runs float32 windows with an overlap of 0.5; ours bfloat16, channels-last, windows without dose region left out,
+at the same overlap and at the bundle's 0.25. Doses are compared inside the dose region."""
 
 from __future__ import annotations
 

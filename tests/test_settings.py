@@ -79,7 +79,7 @@ def test_a_wrong_value_is_told_before_anything_begins(name, value, expected):
         ("constraints", {"Rectum_V50Gy": -1}, "numbers from 0 by name expected"),
         ("spacing_mm", [1, 1], "three numbers above 0 in mm, at most 50 expected"),
         ("dose_spacing_mm", [0, 1, 1], "three numbers above 0 in mm"),
-        ("weights", None, "text expected, got None"),
+        ("weights", None, "a file or a list of files expected, got None"),
     ],
 )
 def test_a_wrong_value_for_inference(name, value, expected):
