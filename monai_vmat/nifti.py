@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +24,7 @@ from monai_vmat.masks import BODY
 from monai_vmat.protocol import Protocol
 
 _MAX_VOXELS = 2**29
+_FINEST_DOSE = 8  # dose voxels to each of the CT: half its spacing
 _OBLIQUE = 1e-3
 _ENDINGS = (".nii", ".gz")
 _REMAKE = "Write it again or leave it out"
@@ -83,17 +84,22 @@ def read_nifti_case(
     files = _files(folder)
     match = match_masks(folder, protocol, mapping)
     require_usable(folder, match, protocol, require_dose)
-    ct, grid = _read(files["ct"])
-    structures = {}
-    for name, roi in match.found.items():
-        volume, own = _read(files[roi.name], like=ct)
-        if not _same(own, grid):
-            raise InputError(files[roi.name], f"is on another grid than the CT ({own.shape}, {grid.shape})", "Resample it")
-        structures[name] = volume > 0.5
+    # All headers before the first volume: a mask that does not fit tells of a CT that claims gigabytes.
+    ct_file, masks = _open(files["ct"]), {name: _open(files[roi.name]) for name, roi in match.found.items()}
+    grid = ct_file.grid
+    for file in masks.values():
+        if not _same(file.grid, grid):
+            raise InputError(file.path, f"is on another grid than the CT ({file.grid.shape}, {grid.shape})", "Resample it")
+    ct = _read(ct_file)
+    structures = {name: _read(file, packs_well=True) > 0.5 for name, file in masks.items()}
     prescription_gy, constraints = _read_plan(folder / "plan.json", protocol, structures)
     dose = None
     if "dose" in files:
-        native_gy, dose_grid = _read(files["dose"])
+        dose_file = _open(files["dose"])
+        if math.prod(dose_file.grid.shape) > _FINEST_DOSE * math.prod(grid.shape):
+            problem = f"{dose_file.grid.shape} voxels of dose were not expected on a CT of {grid.shape}"
+            raise InputError(files["dose"], problem, "Resample it to the CT's grid")
+        native_gy, dose_grid = _read(dose_file), dose_file.grid
         # On one grid nothing is resampled: what was calculated stays as it is.
         dose = native_gy if _same(dose_grid, grid) else dose_on_case(native_gy, dose_grid, grid)
     case = Case(
@@ -128,26 +134,24 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path, like: np.ndarray | None = None) -> tuple[np.ndarray, Grid]:
-    """A volume as float32 (X, Y, Z), indices growing towards left, posterior and superior, and its grid.
+class _File(NamedTuple):
+    """A file whose header has been read: ``turn`` makes indices grow towards left, posterior and superior, as on the grid."""
 
-    ``like`` is a volume that it must have as many voxels as: masks are so empty that only this tells an archive bomb.
-    """
+    path: Path
+    image: Any
+    turn: np.ndarray
+    grid: Grid
+
+
+def _open(path: Path) -> _File:
     try:
         image: Any = nib.load(path)
         shape, affine = image.shape, image.affine
-        if len(shape) != 3 or not 0 < np.prod(shape, dtype=np.float64) <= _MAX_VOXELS:
-            raise InputError(path, f"expected three dimensions and at most {_MAX_VOXELS:,} voxels, got {shape}", _REMAKE)
-        if like is None:
-            require_plausible(path, math.prod(shape) * image.get_data_dtype().itemsize)
-        elif sorted(shape) != sorted(like.shape):
-            raise InputError(path, f"is on another grid than the CT ({shape}, {like.shape})", "Resample it")
-        volume = np.asarray(image.dataobj, np.float32)
-    except InputError:
-        raise
     except Exception as error:  # damaged files fail in many ways
         raise InputError(path, f"cannot be read as NIfTI ({type(error).__name__})", _REMAKE) from error
-    if not np.isfinite(affine).all() or not np.isfinite(volume).all():
+    if len(shape) != 3 or not 0 < np.prod(shape, dtype=np.float64) <= _MAX_VOXELS:
+        raise InputError(path, f"expected three dimensions and at most {_MAX_VOXELS:,} voxels, got {shape}", _REMAKE)
+    if not np.isfinite(affine).all():
         raise InputError(path, "holds NaN or infinity", _REMAKE)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not (spacing > 0).all():
@@ -156,9 +160,21 @@ def _read(path: Path, like: np.ndarray | None = None) -> tuple[np.ndarray, Grid]
     if directions[:2].max() > _OBLIQUE:
         raise InputError(path, "oblique: the patient's axes were expected", "Resample it along the patient's axes")
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
-    turned = affine @ inv_ornt_aff(turn, shape)
-    volume = np.ascontiguousarray(apply_orientation(volume, turn))
-    return volume, Grid.from_affine(turned, volume.shape)
+    turned_shape = tuple(shape[axis] for axis in np.argsort(turn[:, 0]))
+    return _File(path, image, turn, Grid.from_affine(affine @ inv_ornt_aff(turn, shape), turned_shape))
+
+
+def _read(file: _File, packs_well: bool = False) -> np.ndarray:
+    """The volume as float32 (X, Y, Z). What a mask takes packed tells nothing; its grid is known to be the CT's."""
+    if not packs_well:
+        require_plausible(file.path, math.prod(file.grid.shape) * file.image.get_data_dtype().itemsize)
+    try:
+        volume = np.asarray(file.image.dataobj, np.float32)
+    except Exception as error:  # damaged files fail in many ways
+        raise InputError(file.path, f"cannot be read as NIfTI ({type(error).__name__})", _REMAKE) from error
+    if not np.isfinite(volume).all():
+        raise InputError(file.path, "holds NaN or infinity", _REMAKE)
+    return np.ascontiguousarray(apply_orientation(volume, file.turn))
 
 
 def _same(one: Grid, other: Grid) -> bool:

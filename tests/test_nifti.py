@@ -94,6 +94,11 @@ def claim(path: Path, at: int, *values: float, kind: str) -> None:
     path.with_suffix("").write_bytes(content)
 
 
+def bombs(folder: Path, edge: int) -> None:
+    for path in folder.glob("*.nii.gz"):
+        bomb(path, edge)
+
+
 def bomb(path: Path, edge: int) -> None:
     """A few kilobytes of zeros that claim to be ``edge`` voxels along each axis."""
     header = nib.Nifti1Header()
@@ -129,7 +134,9 @@ def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
         "unknown constraint": (lambda: plan.write_text('{"constraints": {"Rectum": 1}}'), "unknown to protocol"),
         "another file of the name": (lambda: (folder / "ptv70.nii").write_text(""), "ptv70.nii.gz: is there as ptv70.nii, too"),
         "giant": (lambda: claim(folder / "ct.nii.gz", 42, 3000, 3000, 3000, kind="<i2"), "at most 536,870,912 voxels"),
-        "claimed zeros": (lambda: bomb(folder / "ct.nii.gz", 400), "claims to hold 64000000 bytes in .*archive bomb"),
+        "claimed zeros": (lambda: bombs(folder, 400), "claims to hold 64000000 bytes in .*archive bomb"),
+        "CT of another size": (lambda: bomb(folder / "ct.nii.gz", 800), "another grid than the CT .*800, 800, 800"),
+        "dose of another size": (lambda: bomb(folder / "dose.nii.gz", 400), "400, 400, 400. voxels of dose were not expected"),
         "mask of another size": (lambda: bomb(folder / "ptv70.nii.gz", 500), "another grid than the CT .*500, 500, 500"),
         "no size": (lambda: claim(folder / "ct.nii.gz", 280, 0.0, kind="<f4"), r"voxel size \[0.0, 3.0, 3.0\] mm"),
         "nowhere": (lambda: claim(folder / "ct.nii.gz", 292, np.nan, kind="<f4"), "ct.nii: holds NaN or infinity"),
@@ -140,7 +147,7 @@ def bad_files(folder: Path, case: Case) -> dict[str, tuple]:
 KINDS = (
     "no CT, truncated, four dimensions, oblique, NaN, cGy, another grid, empty mask, two of a name, unknown target, "
     "dose as text, unknown field, unknown constraint, another file of the name, giant, claimed zeros, mask of "
-    "another size, no size, nowhere, zero voxels"
+    "another size, CT of another size, dose of another size, no size, nowhere, zero voxels"
 )
 
 

@@ -16,11 +16,11 @@ import torch
 from pydicom import dcmread
 
 from monai_vmat.datalist import load_datalist
-from monai_vmat.engines import load_checkpoint
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
 from monai_vmat.handlers.run_record import read_metrics
 from monai_vmat.npz import NpzArchive
+from monai_vmat.weights import load_checkpoint
 
 # What two runs of the same work may differ in: how long it took, and how often and on what it was begun.
 MAY_DIFFER = {"seconds", "sessions", "first_epoch", "job"}

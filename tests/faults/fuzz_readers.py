@@ -24,7 +24,6 @@ from monai_vmat.dicom.identity import identify
 from monai_vmat.dicom.names import match_names
 from monai_vmat.dicom.structure_set import Roi
 from monai_vmat.dicom.study import find_studies
-from monai_vmat.engines import load_weights
 from monai_vmat.errors import find_input_error
 from monai_vmat.handlers.training_checkpoint import LAST, TrainingCheckpoint
 from monai_vmat.lightning_checkpoint import read_lightning_checkpoint
@@ -39,6 +38,7 @@ from monai_vmat.plain_facts import plain_facts, stated_spacing
 from monai_vmat.predictions import read_prediction
 from monai_vmat.protocol import Protocol, available_protocols, load_protocol
 from monai_vmat.transforms.load_case import case_masks
+from monai_vmat.weights import load_weights
 
 from ..dicom_set import write_dicom_set
 from ..nifti_folder import write_nifti_folder
