@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,7 @@ def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> A
             with open(path, "rb") as file:
                 dataset = pydicom.filereader.read_partial(
                     file,
-                    # Group 0 has no place in a file: zeros that a disk left behind the data would be elements without end.
-                    stop_when=lambda tag, *_: tag >> 16 == 0 or (tags is not None and tag in _PIXELS),
+                    stop_when=_until_the_pixels(included=tags is None),
                     specific_tags=None if tags is None else [pydicom.tag.Tag(keyword) for keyword in tags],
                 )
             _require_whole(dataset, where)
@@ -76,6 +75,21 @@ def read_dataset(path: Path, where: str, tags: Sequence[str] | None = None) -> A
         raise InputError(where, f"cannot be read ({error.strerror or 'it ends too early'})", EXPORT_AGAIN) from error
     except Exception as error:  # a damaged file fails in many ways
         raise InputError(where, f"is a damaged DICOM file ({type(error).__name__})", EXPORT_AGAIN) from error
+
+
+def _until_the_pixels(included: bool) -> Callable[..., bool]:
+    """Where reading stops. Nothing matters that comes after the pixels, least of all what a disk has left behind them; group 0
+    has no place in a file, and zeros would be elements of it without end."""
+    read = False
+
+    def stop(tag: int, *_: Any) -> bool:
+        nonlocal read
+        if read or tag >> 16 == 0:
+            return True
+        read = tag in _PIXELS
+        return read and not included
+
+    return stop
 
 
 def text(dataset: Any, keyword: str) -> str:
@@ -138,7 +152,7 @@ def read_pixels(dataset: Any, where: str) -> np.ndarray:
         InputError: when there are none, they are fewer than the header claims, or their compression has no decoder here.
     """
     shape = frame_shape(dataset, where)
-    if "PixelData" not in dataset:
+    if not dataset.get("PixelData"):
         raise InputError(where, "PixelData is missing", EXPORT_AGAIN)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if not getattr(syntax, "is_transfer_syntax", False):  # damaged, it may be anything

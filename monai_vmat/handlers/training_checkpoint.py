@@ -194,6 +194,10 @@ def _require_counts(saved: Mapping[str, Any], path: Path) -> None:
 def _load(thing: Any, state: Any, path: Path, name: str) -> None:
     """Load a state; an optimiser's is compared with its parameters, of whose shapes PyTorch learns in the next step only."""
     try:
+        kinds = {key: type(value) for key, value in thing.state_dict().items()} if name == "scheduler" else {}
+        for key, kind in kinds.items():
+            if not isinstance(state[key], kind):
+                raise ValueError(f"{key}: {kind.__name__} was expected")
         thing.load_state_dict(state)
         if isinstance(thing, torch.optim.Optimizer):
             _require_moments(thing)

@@ -47,7 +47,7 @@ def test_the_evaluators_own_files_give_the_evaluators_results(tmp_path, request,
     done = evaluate(tmp_path / "e_test", tmp_path / "cases", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs, ours = (json.loads((tmp_path / n / "evaluation_results.json").read_text()) for n in ("e_test", "out"))
-    assert set(theirs) - {"checkpoint"} == set(ours) - {"predictions", "predictions_read_as", "not_evaluated"}
+    assert set(theirs) - {"checkpoint", "trainings"} == set(ours) - {"predictions", "predictions_read_as", "not_evaluated"}
     assert (ours["experiment"], ours["split"], ours["predictions"], ours["not_evaluated"]) == ("e_test", "all", "e_test", {})
     assert ours["predictions_read_as"] == {"monai_vmat, Gy, (X, Y, Z)": 2}
     assert ours["conventions"] == theirs["conventions"] and ours["protocol"] == site and ours["n_cases"] == 2

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+import monai_vmat.dicom.contours as module
 from monai_vmat.dicom.contours import _beyond_slabs, rasterise
 from monai_vmat.dicom.grid import Grid
 
@@ -98,6 +101,24 @@ def test_a_keyhole_is_a_hole():
     outer, inner = box((-10.0, -10.0), (10.0, 10.0), 0.5), box((-6.0, -6.0), (6.0, 6.0), 0.5)
     channel = np.concatenate([outer, outer[:1], inner[:1], inner[::-1]])
     assert rasterise([channel], grid(), 1.0).sum() == 20**2 - 12**2
+
+
+def test_a_hostile_contour_takes_no_more_memory_than_its_points():
+    """Twenty thousand lines across the whole picture cross eighteen million lines of ours: gigabytes at once."""
+    x = np.where(np.arange(20_001) % 4 < 2, -25.0, 25.0)
+    y = np.where(np.arange(20_001) % 2 < 1, -28.0, 28.0)
+    tracemalloc.start()
+    area = rasterise([np.stack([x, y, np.full_like(x, 0.5)], 1)], grid(), 1.0).sum()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 2**20 and area < 60 * 60
+
+
+def test_bands_of_lines_change_nothing(monkeypatch):
+    contours = [circle(20.0, 0.5, (0.3, -0.2)), circle(9.0, 0.5, (3.0, 2.0))]
+    whole = rasterise(contours, grid(), 1.0)
+    monkeypatch.setattr(module, "_CROSSINGS", 100)
+    assert np.array_equal(rasterise(contours, grid(), 1.0), whole)
 
 
 def test_the_same_contour_twice_is_no_hole():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 
 import numpy as np
@@ -92,6 +93,21 @@ def test_of_a_header_only_what_is_asked_for_is_read(pelvis_files):
     header = read_dataset(pelvis_files / "ct_001.dcm", "ct", ["Modality"])
     assert header.Modality == "CT" and "PixelData" not in header and "PatientName" not in header
     assert "PixelData" in read_dataset(pelvis_files / "ct_001.dcm", "ct")
+
+
+def test_what_follows_the_pixels_is_not_read(tmp_path, pelvis_files):
+    """An element that claims what a disk left there, of whatever tag."""
+    whole = (pelvis_files / "ct_001.dcm").read_bytes()
+    behind = struct.pack("<HH2s2xI", 0x0019, 0x1001, b"OB", 2**25) + bytes(2**25)
+    (tmp_path / "ct.dcm").write_bytes(whole + behind)
+    assert read_dataset(tmp_path / "ct.dcm", "ct") == read_dataset(pelvis_files / "ct_001.dcm", "ct")
+
+
+def test_pixels_that_are_empty_are_missing(pelvis_files):
+    dataset = read_dataset(pelvis_files / "ct_001.dcm", "ct")
+    dataset.PixelData = None
+    with pytest.raises(InputError, match="here: PixelData is missing"):
+        read_pixels(dataset, "here")
 
 
 @pytest.mark.parametrize("tags", [None, ["Modality"]])

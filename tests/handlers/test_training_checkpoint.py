@@ -240,6 +240,7 @@ def broken(moment, change):
         (lambda saved: saved.update(best_metric_epoch=1.0), "'best_metric_epoch': a whole number from -1"),
         (lambda saved: saved.update(random_state=torch.zeros(3)), "'random_state' is none of this PyTorch"),
         (lambda saved: saved.update(random_state=None), "'random_state' is none of this PyTorch"),
+        (lambda saved: saved["scheduler"].update(_step_count="1"), "'scheduler' does not fit .*_step_count: int was expected"),
         (broken("exp_avg", lambda m: m * torch.nan), "'optimizer' does not fit .*exp_avg holds NaN"),
         (broken("exp_avg_sq", lambda m: m[..., :1]), r"'optimizer' does not fit .*exp_avg_sq has shape \(1, 1\)"),
         (broken("exp_avg", lambda m: None), "'optimizer' does not fit .*different kinds of moments"),

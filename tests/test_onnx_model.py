@@ -1,0 +1,25 @@
+"""What is refused before anything is exported; the files themselves: test_bundle_exports.py."""
+
+import pytest
+import torch
+
+from monai_vmat.errors import InputError
+from monai_vmat.networks.film_unet import FiLMUNet
+from monai_vmat.onnx_model import export_onnx
+
+
+def tiny():
+    return FiLMUNet(2, 3, base_channels=8, embedding_dim=8)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, package):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    with pytest.raises(InputError, match=f"m.onnx: writing ONNX files needs the package {package}. pip install"):
+        export_onnx(tiny(), tmp_path / "m.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_holds_one_network(tmp_path):
+    with pytest.raises(InputError, match="m.onnx: several weight files were named"):
+        export_onnx(torch.nn.ModuleList([tiny(), tiny()]), tmp_path / "m.onnx", {})
