@@ -91,8 +91,9 @@ def _optional_text(value: Any) -> str:
 def _name(value: Any) -> str:
     if value is None:  # an inference by the shipped model belongs to no experiment
         return ""
-    fits = re.fullmatch(r"[^/\\\0]{1,200}", str(value)) and isinstance(value, (str, int, float)) and value not in (".", "..")
-    return "" if fits else "a name without slashes"
+    parts = str(value).split("/") if isinstance(value, (str, int, float)) else [""]  # a sweep's runs are in its folder
+    fits = all(re.fullmatch(r"[^\\\0]{1,200}", part) and part not in (".", "..") for part in parts)
+    return "" if fits else "a name, or names with / between them,"
 
 
 def _section(value: Any) -> str:

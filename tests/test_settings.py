@@ -57,7 +57,7 @@ def test_what_the_readme_sets_is_good():
         ("patch_size", [-16, 16, 16], "three whole numbers from 1"),
         ("window", 0, "three whole numbers from 1"),
         ("amp", "maybe", "true or false expected, got 'maybe'"),
-        ("experiment", "../mine", "a name without slashes expected"),
+        ("experiment", "../mine", "a name, or names with / between them, expected"),
         ("split", "testing", "one of training, validation, test expected"),
         ("output_dir", 3, "text expected, got 3"),
         ("device", "toaster", "a device of this machine .* expected, got 'toaster'"),

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from . import crash_hook
 from .crash_programs import ROOT, Program
 
@@ -20,7 +22,9 @@ HOOK = Path(__file__).parent / "crash_site"  # has a sitecustomize.py, which Pyt
 
 
 def preload() -> None:
-    """Import what the bundle's programs need, without starting a thread: forks would wait for it."""
+    """Import what the bundle's programs need, without starting a thread: forks would wait for it for ever, as they would for
+    those that PyTorch would start for a comparison of results."""
+    torch.set_num_threads(1)
     for name in ("monai.bundle", "monai.engines", "monai.handlers", "monai_vmat.handlers.dashboard", "monai_vmat.inputs"):
         importlib.import_module(name)
     for name in ("dashboard", "run_record", "case_metrics", "progress", "training_checkpoint", "save_prediction"):
