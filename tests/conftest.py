@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,15 @@ def _modest_machine():
 def _log_level_of_its_own():
     """A bundle run in the tests' own process has set what all of it logs; pymedphys cannot format what it logs at INFO."""
     logging.getLogger().setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def _signals_of_its_own():
+    """A command of ours that runs in the tests' own process hears Ctrl-C and SIGTERM in its own way until it has ended."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")

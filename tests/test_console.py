@@ -48,13 +48,11 @@ def end_by(signum):
 
 
 @pytest.fixture(autouse=True)
-def _handlers_of_its_own(monkeypatch):
-    """Interruptions are heard, however short ago the last was and in the background of a shell, too; all is put back."""
+def _heard(monkeypatch):
+    """Interruptions are heard, however short ago the last was and in the background of a shell, too."""
     monkeypatch.setattr(interruption, "_heard_s", float("-inf"))
-    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 SAID = "closed\ninterrupted: what is written is whole; start it again to go on\n"

@@ -11,12 +11,8 @@ from monai_vmat.interruption import Interrupted, hear_interruptions, ignore_inte
 
 
 @pytest.fixture(autouse=True)
-def handlers(monkeypatch):
+def nothing_heard(monkeypatch):
     monkeypatch.setattr(interruption, "_heard_s", float("-inf"))
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
 
 
 def sent(signum):
