@@ -30,6 +30,7 @@ TERMS = {
     "structure_dvh": {"gradient", "structure", "dvh"},
     "combined": {"gradient", "structure", "dvh", "asymmetric"},
     "adversarial": {"gradient", "adversarial"},
+    "absolute_structure": {"absolute_error", "gradient", "structure"},
 }
 
 
