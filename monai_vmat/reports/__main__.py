@@ -88,6 +88,12 @@ def main() -> int:
     results.add_argument("--dataset_dir", type=Path, metavar="DIR", help="as for an evaluation; for pictures only")
     results.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst cases of each (default: none)")
     results.add_argument(
+        "--pictures_of", metavar="EXPERIMENT", action="append", default=[], help="draw only its cases; may be given again"
+    )
+    results.add_argument(
+        "--card", type=Path, metavar="FILE.md", help="a model card that gets the results, too (bundles/dose/docs/README.md)"
+    )
+    results.add_argument(
         "--command", metavar="TEXT", action="append", default=[], help="a command that repeats the figures; may be given again"
     )
     options = parser.parse_args()
@@ -137,6 +143,8 @@ def report_results(options: argparse.Namespace) -> int:
         dataset_dir=options.dataset_dir,
         commands=options.command,
         pictures=options.pictures,
+        pictures_of=options.pictures_of,
+        card=options.card,
     )
     say("written: " + ", ".join(map(str, written)))
     return 0

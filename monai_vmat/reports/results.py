@@ -1,16 +1,19 @@
-"""What models reach, as one Markdown document: scores with intervals, errors by structure, training, the worst cases."""
+"""What models reach, in Markdown: scores with intervals, errors by structure, training, the worst cases."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_text, write_whole
 from monai_vmat.reports.calibration import FILE as CALIBRATION
+from monai_vmat.reports.calibration import calibration_figure
 from monai_vmat.reports.compare import Run, Table, interval, markdown
 from monai_vmat.reports.evaluation import Evaluation, find_cases, read_evaluation, read_volumes
 from monai_vmat.reports.evaluation_tables import metric_label
@@ -24,7 +27,10 @@ NOTE = (
 )
 # The errors of DVH points that the table by structure shows, where a structure has them: targets D95 and D1.
 _POINTS = ("D95", "D1", "Dmean", "D0.1cc")
-_PICTURE_DPI = 70
+_PICTURE_DPI = 80
+_WORST = 3
+# The lines of a model card between which the results stand.
+CARD_BEGIN, CARD_END = "<!-- by python -m monai_vmat.reports results -->", "<!-- end of results -->"
 # By which a training is told.
 _SETTINGS = ("max_epochs", "base_channels", "patch_size", "learning_rate", "average_decay", "flip_probability")
 
@@ -37,56 +43,91 @@ def write_results(
     dataset_dir: Path | None = None,
     commands: Sequence[str] = (),
     pictures: int = 0,
+    pictures_of: Sequence[str] = (),
+    card: Path | None = None,
 ) -> list[Path]:
-    """Write the document and, beside it in ``<its name>/``, pictures of the worst cases of each evaluation.
+    """Write the document, pictures of calibration and the worst cases, and the same results into a model card.
 
     Args:
         folders: prediction folders, each with ``evaluation_results.json``.
-        out: the Markdown file.
+        out: the Markdown file. Pictures go to ``<its name>/`` beside it or, where there is a card, beside that.
         runs: where the runs are, for the records of the training.
         dataset_dir: the folder of the datalist, for pictures; by default the one that the training recorded.
         commands: what repeats the figures, line by line.
         pictures: how many of the worst cases of each evaluation are drawn.
+        pictures_of: the experiments whose cases are drawn, all by default.
+        card: a Markdown file with the lines :data:`CARD_BEGIN` and :data:`CARD_END`; what is between them is replaced.
 
     Returns:
         what was written, the document first.
 
     Raises:
-        InputError: whatever is missing on disk, or two evaluations of one name.
+        InputError: whatever is missing on disk, two evaluations of one name, or a card without its two lines.
     """
     evaluations = [read_evaluation(folder, runs) for folder in folders]
     titles = [evaluation.title for evaluation in evaluations]
     if twice := next((title for title in titles if titles.count(title) > 1), None):
         raise InputError(out, f"'{twice}' is given twice", "Name every evaluation once")
-    written: list[Path] = []
-    parts = ["# Results", "Written by `python -m monai_vmat.reports results` from records; no figure here was typed.", NOTE]
+    before, after = _split_card(card) if card else ("", "")
+    folder = (card or out).parent / out.stem
+    drawn: dict[str, dict[str, Path]] = {}
     for evaluation in evaluations:
-        drawn = {}
-        items = find_cases(evaluation, dataset_dir) if pictures else {}
-        for result in tqdm(evaluation.cases[:pictures], desc=f"Pictures of {evaluation.title}", unit="case"):
-            case_id, facts = result["case_id"], evaluation.facts
-            drawn[case_id] = out.with_suffix("") / f"{facts['experiment']}_{facts['split']}_{case_id}.png"
-            _draw(evaluation, result, items[case_id], drawn[case_id])
-        written += drawn.values()
-        parts += _section(evaluation, {case: path.relative_to(out.parent).as_posix() for case, path in drawn.items()})
-    if commands:
-        parts += ["## To repeat", "\n".join(f"    {line}" for line in commands)]
-    write_text(out, "\n\n".join(parts) + "\n")
-    return [out, *written]
+        facts, found = evaluation.facts, drawn.setdefault(evaluation.title, {})
+        stem = f"{facts['experiment']}_{facts['split']}"
+        if calibrated := _calibration(evaluation):
+            found["error over predicted standard deviation"] = folder / f"{stem}_calibration.png"
+            _save(calibration_figure(calibrated), folder / f"{stem}_calibration.png")
+        wanted = evaluation.cases[:pictures] if not pictures_of or facts["experiment"] in pictures_of else []
+        items = find_cases(evaluation, dataset_dir) if wanted else {}
+        for result in tqdm(wanted, desc=f"Pictures of {evaluation.title}", unit="case", disable=not wanted):
+            case_id = result["case_id"]
+            found[f"{case_id}, one of the worst cases"] = folder / f"{stem}_{case_id}.png"
+            _save(_planes(evaluation, result, items[case_id]), folder / f"{stem}_{case_id}.png")
+    described = {evaluation.title: _described(evaluation) for evaluation in evaluations}
+
+    def text(heading: str, path: Path) -> str:
+        parts = [NOTE]
+        for title, paragraphs in described.items():
+            parts += [f"{heading} {title}", *paragraphs]
+            parts += [f"![{caption}]({_link(picture, path)})" for caption, picture in drawn[title].items()]
+        if commands:
+            parts += [f"{heading} To repeat", "\n".join(f"    {line}" for line in commands)]
+        return "\n\n".join(parts) + "\n"
+
+    origin = "Written by `python -m monai_vmat.reports results` from records; no figure here was typed."
+    write_text(out, f"# Results\n\n{origin}\n\n{text('##', out)}")
+    if card:
+        write_text(card, f"{before}{CARD_BEGIN}\n\n{text('###', card)}\n{CARD_END}{after}")
+    return [out, *([card] if card else []), *(path for found in drawn.values() for path in found.values())]
 
 
-def _section(evaluation: Evaluation, pictures: Mapping[str, str]) -> list[str]:
+def _split_card(card: Path) -> tuple[str, str]:
+    """What stands before and after the results."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(card, f"cannot be read ({type(error).__name__})", "Name a model card") from error
+    before, begin, rest = text.partition(CARD_BEGIN)
+    _, end, after = rest.partition(CARD_END)
+    if not begin or not end:
+        raise InputError(card, f"the lines {CARD_BEGIN} and {CARD_END} were expected", "Write them where the results shall be")
+    return before, after
+
+
+def _link(picture: Path, document: Path) -> str:
+    return Path(os.path.relpath(picture, document.parent)).as_posix()
+
+
+def _described(evaluation: Evaluation) -> list[str]:
     run, facts = _as_run(evaluation), evaluation.facts
     patients = len({run.patients[case["case_id"]] for case in evaluation.cases})
     about = f"{len(evaluation.cases)} cases of {patients} patients, protocol {evaluation.protocol.name}"
     return [
-        f"## {evaluation.title}",
         f"{about}. Weights: {facts.get('checkpoint') or facts.get('predictions')}.",
-        "\n".join(f"* {line}" for line in (*_training(evaluation), *_uncertainty(evaluation))),
+        "\n".join(f"* {line}" for line in (*_training(evaluation), *_uncertainty(evaluation), *_worst(evaluation))),
         markdown(score_table(run)).rstrip(),
         "Errors by structure, Gy:",
         markdown(structure_table(run, evaluation.protocol.structure_names)).rstrip(),
-        *(f"![{case}, one of the worst cases]({path})" for case, path in pictures.items()),
     ]
 
 
@@ -176,11 +217,15 @@ def _training(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _uncertainty(evaluation: Evaluation) -> list[str]:
+def _calibration(evaluation: Evaluation) -> dict[str, Any] | None:
     path = evaluation.folder / CALIBRATION
-    if not path.is_file():
+    return read_json(path) if path.is_file() else None
+
+
+def _uncertainty(evaluation: Evaluation) -> list[str]:
+    found = _calibration(evaluation)
+    if found is None:
         return []
-    found = read_json(path)
     rank = "undefined" if found["rank_correlation"] is None else f"{found['rank_correlation']:.2f}"
     return [
         f"predicted standard deviation: rank correlation with |error| {rank} over voxels; "
@@ -188,11 +233,21 @@ def _uncertainty(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _draw(evaluation: Evaluation, result: Mapping[str, Any], item: Mapping[str, Any], path: Path) -> None:
+def _worst(evaluation: Evaluation) -> list[str]:
+    """The cases of the largest error inside the body."""
+    errors = [(case["case_id"], case["dose_metrics"].get("mae_body_gy")) for case in evaluation.cases]
+    told = [f"{case} {error:.2f}" for case, error in errors if error is not None][:_WORST]
+    return ["worst by MAE inside the body, Gy: " + ", ".join(told)] if told else []
+
+
+def _planes(evaluation: Evaluation, result: Mapping[str, Any], item: Mapping[str, Any]) -> Figure:
     volumes = read_volumes(evaluation, result, item)
     doses = {"reference": volumes.reference_gy, "predicted": volumes.predicted_gy}
     error = result["dose_metrics"]["mae_body_gy"]
     title = f"{evaluation.title}: {volumes.case_id}" + ("" if error is None else f", MAE inside the body {error:.2f} Gy")
-    figure = three_planes(volumes.ct_hu, volumes.masks, doses, evaluation.protocol, volumes.spacing_mm, title=title)
+    return three_planes(volumes.ct_hu, volumes.masks, doses, evaluation.protocol, volumes.spacing_mm, title=title)
+
+
+def _save(figure: Figure, path: Path) -> None:
     with write_whole(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_PICTURE_DPI)

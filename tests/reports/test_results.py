@@ -5,6 +5,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from monai_vmat.errors import InputError
@@ -12,6 +13,7 @@ from monai_vmat.files import read_json, write_json
 from monai_vmat.metrics import openkbp
 from monai_vmat.reports import results
 from monai_vmat.reports.__main__ import main
+from monai_vmat.reports.calibration import Spread, calibration
 from monai_vmat.reports.compare import interval, read_run
 
 
@@ -49,12 +51,41 @@ def test_the_document(project, monkeypatch, capsys):
     assert all((out.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_the_card_has_the_same_results(project, monkeypatch):
+    card, out = project / "bundle" / "docs" / "README.md", project / "docs" / "results.md"
+    card.parent.mkdir(parents=True)
+    folders = [project / "predictions" / f"{name}_test" for name in ("ours", "other")]
+    told = {"runs": project / "runs", "pictures": 1, "pictures_of": ["other"], "card": card, "commands": ["make demo"]}
+    for text in ("# Card\n", f"# Card\n{results.CARD_END}\n{results.CARD_BEGIN}\n"):
+        card.write_text(text)
+        with pytest.raises(InputError, match="the lines .* were expected"):
+            results.write_results(folders, out, **told)
+        assert card.read_text() == text and not out.exists()
+    card.write_text(f"# Card\n\n{results.CARD_BEGIN}\nold\n{results.CARD_END}\n\n## Licence\n")
+    for _ in range(2):  # its own results are replaced
+        picture = results.write_results(folders, out, **told)[-1]
+        text, document = card.read_text(), out.read_text()
+        assert (
+            text.startswith("# Card\n\n<!--") and text.endswith(f"\n{results.CARD_END}\n\n## Licence\n") and "old" not in text
+        )
+        assert rows_of(text) == rows_of(document) and text.count("\n### ") == document.count("\n## ") == 3
+        assert re.findall(r"!\[.*?\]\((.+?)\)", text) == ["results/other_test_worst.png"]
+        assert re.findall(r"!\[.*?\]\((.+?)\)", document) == ["../bundle/docs/results/other_test_worst.png"]
+        assert picture == card.parent / "results" / "other_test_worst.png" and picture.read_bytes().startswith(b"\x89PNG")
+    worst = read_json(folders[0] / "evaluation_results.json")["per_case_results"]
+    errors = sorted((case["dose_metrics"]["mae_body_gy"] for case in worst), reverse=True)
+    assert f"worst by MAE inside the body, Gy: worst {errors[0]:.2f}, " in text
+
+
 def test_without_its_run_the_weights_say_what_made_them(project):
     folder = project / "predictions" / "ours_test"
     shutil.rmtree(project / "runs")
-    write_json(folder / "calibration.json", {"rank_correlation": 0.5, "within_1_sd_percent": 60, "within_2_sd_percent": 90})
+    spread = Spread("a", np.arange(100, dtype=np.float32), np.arange(100, dtype=np.float32))
+    write_json(folder / "calibration.json", calibration([spread]) | {"rank_correlation": 0.5})
     out = project / "results.md"
-    results.write_results([folder], out, runs=project / "runs")
+    picture = results.write_results([folder], out, runs=project / "runs")[-1]
+    assert picture == project / "results" / "ours_test_calibration.png" and picture.read_bytes().startswith(b"\x89PNG")
+    assert "](results/ours_test_calibration.png)" in out.read_text()
     assert "* training: not recorded" in out.read_text() and "rank correlation with |error| 0.50" in out.read_text()
     facts = read_json(folder / "evaluation_results.json")
     write_json(folder / "evaluation_results.json", facts | {"trainings": [{"run": "mine", "training_cases": 35, "minutes": 9}]})
