@@ -7,7 +7,6 @@ from its first patch to its last."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -26,8 +25,7 @@ from monai_vmat.files import read_json
 from monai_vmat.memory import keep_freed_memory
 from monai_vmat.protocol import load_protocol
 
-EXAMPLE = """example:
-  python benchmarks/data_throughput.py --cases 3"""
+EXAMPLE = "python benchmarks/data_throughput.py --cases 3"
 PATCH, PATCHES_PER_CASE = 128, 4
 TARGET_LATER, TARGET_FIRST = 10.0, 1.0
 CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "dose" / "configs" / "train.json"
@@ -56,11 +54,10 @@ class ArchivePerPatch(Dataset):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = records.command_line(__doc__, EXAMPLE)
     parser.add_argument("--cases", type=int, default=3, help="files (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="epochs after the first, of each (default: %(default)s)")
     parser.add_argument("--uncompressed", action="store_true", help="files by numpy.savez instead of savez_compressed")
-    parser.add_argument("--json", type=Path, help="record to write (default: benchmarks/results/data_throughput*.json)")
     options = parser.parse_args()
     protocol = load_protocol("prostate_sib")
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +88,8 @@ def main() -> int:
     kind = "numpy.savez" if options.uncompressed else "numpy.savez_compressed"
     suffix = "_uncompressed" if options.uncompressed else ""
     records.leave(
-        options.json or records.RESULTS / f"data_throughput{suffix}.json",
+        options,
+        f"data_throughput{suffix}",
         f"Patches of {PATCH}^3 out of {len(paths)} v2.x files by {kind} ({megabytes:.0f} MB each), {PATCHES_PER_CASE} a case.",
         ["dataset", "first epoch s", "later epochs s", "patches/s"],
         rows,

@@ -8,7 +8,6 @@ at the same overlap and at the bundle's 0.25. Doses are compared inside the dose
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -30,19 +29,15 @@ from monai_vmat.transforms.load_case import LoadCased
 from monai_vmat.transforms.signed_distance import SignedDistanced
 from monai_vmat.weights import build_network, load_weights
 
-EXAMPLE = """example:
-  python benchmarks/inference.py --weights runs/demo/checkpoints/last.pt"""
+EXAMPLE = "python benchmarks/inference.py --weights runs/demo/checkpoints/last.pt"
 TARGET, EQUAL_GY = 2.0, 0.1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = records.command_line(__doc__, EXAMPLE, repeats=1)
+    records.add_network_options(parser)
     parser.add_argument("--weights", type=Path, required=True, help="a trained checkpoint; its width is used")
     parser.add_argument("--window", type=int, nargs=3, default=(128, 128, 128), help="voxels (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=1, help="turns (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="record to write (default: benchmarks/results/inference_DEVICE.json)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -94,7 +89,8 @@ def main() -> int:
         what = f"predicting a whole case, {peer} / {name} ({equal} within {EQUAL_GY} Gy on average: {mean:.3f} Gy)"
         found.append(records.ratio(what, seconds[peer], seconds[name], TARGET))
     records.leave(
-        options.json or records.RESULTS / f"inference_{device.type}.json",
+        options,
+        f"inference_{device.type}",
         f"A case of 300 x 300 x 160, cropped to {' x '.join(map(str, shape))}; width {width}, "
         f"windows {' x '.join(map(str, options.window))}, {device.type}.",
         ["inferer", "median s", "mean difference Gy", "99th percentile", "most"],

@@ -6,7 +6,6 @@ near the package index is, and the plain package's size on PyTorch's build, whic
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import subprocess
 import sys
@@ -22,9 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=records.RESULTS / "install.json", help="record (default: %(default)s)")
-    options = parser.parse_args()
+    options = records.command_line(__doc__, "python benchmarks/install.py").parse_args()
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     rows = []
@@ -47,7 +44,8 @@ def main() -> int:
         build = [python, "-c", "import torch; print(torch.__version__)"]
         torch = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
     records.leave(
-        options.json,
+        options,
+        "install",
         "Installing the plain package, and each extra on top of it.",
         ["package", "packages", "seconds", "MB on disk"],
         rows,

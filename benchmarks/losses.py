@@ -1,21 +1,22 @@
-"""What the losses cost: training steps with and without them, interleaved in one run, as ratios of medians.
+#!/usr/bin/env python3
+"""What the losses cost: training steps with them and with the baseline's loss alone.
 
-python benchmarks/losses.py --repeats 5
-"""
+Forward, loss, backward and optimiser step of the bundle's network in bfloat16 and channels-last, on one patch full of
+structures."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import records
 import torch
 
-from monai_vmat.console import say, table
+from monai_vmat.console import run_command
 from monai_vmat.engines import DoseInferer, memory_format
 from monai_vmat.losses.asymmetric_target import AsymmetricTargetError
 from monai_vmat.losses.composite import CompositeLoss
@@ -31,52 +32,54 @@ from monai_vmat.protocol import Protocol, load_protocol
 from monai_vmat.transforms.signed_distance import signed_distance
 
 SPACING_MM = (2.0, 2.0, 2.0)
+BASELINE = "baseline"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=48)
-    parser.add_argument("--patch", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+def main() -> int:
+    parser = records.command_line(__doc__, "python benchmarks/losses.py --threads 2", repeats=5)
+    records.add_step_options(parser, patch=64)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    device = torch.device(args.device)
+    device = torch.device(options.device)
     protocol = load_protocol("prostate_sib")
-    image, reference, constraints = patch(protocol, args.patch, args.batch, device)
-    network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, base_channels=args.width)
+    image, reference, constraints = patch(protocol, options.patch, options.batch, device)
+    network = FiLMUNet(protocol.in_channels, protocol.constraint_dim, base_channels=options.width)
     network = network.to(device, memory_format=memory_format(True))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     inferer = DoseInferer(amp=True, channels_last=True)
-    losses = {name: loss.to(device) for name, loss in variants(protocol).items()}
 
-    def step(loss: CompositeLoss) -> float:
-        synchronize(device)
-        began = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        loss(inferer(image, network, constraints=constraints), reference).backward()
-        optimizer.step()
-        synchronize(device)
-        return time.perf_counter() - began
+    def step_with(loss: CompositeLoss) -> Callable[[], None]:
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss(inferer(image, network, constraints=constraints), reference).backward()
+            optimizer.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
 
-    for loss in losses.values():  # warm up
-        step(loss)
-    seconds: dict[str, list[float]] = {name: [] for name in losses}
-    for _ in range(args.repeats):
-        for name, loss in losses.items():
-            seconds[name].append(step(loss))
-    base = statistics.median(seconds["baseline"])
-    rows = [[name, statistics.median(s), min(s), max(s), statistics.median(s) / base] for name, s in seconds.items()]
-    say(f"width {args.width}, {args.batch} x {args.patch}^3, bfloat16, {args.repeats} interleaved steps, {device}")
-    say(table(["loss", "median s", "least", "most", "ratio"], rows))
+        return step
+
+    steps = {name: step_with(loss.to(device)) for name, loss in variants(protocol).items()}
+    seconds = records.interleaved(steps, options.repeats)
+    records.leave(
+        options,
+        f"losses_{device.type}",
+        f"A training step of width {options.width} on {options.batch} x {options.patch}^3 voxels in bfloat16, {device.type}.",
+        ["loss", "median s", "least", "most"],
+        [[name, statistics.median(s), min(s), max(s)] for name, s in seconds.items()],
+        [
+            records.ratio(f"training step, {name} / {BASELINE}", found, seconds[BASELINE])
+            for name, found in seconds.items()
+            if name != BASELINE
+        ],
+        ["VGG16 has random weights: they cost the same."],
+    )
+    return 0
 
 
 def variants(protocol: Protocol) -> dict[str, CompositeLoss]:
-    """The baseline, and what is set beside it. VGG16 runs on random weights: they cost the same."""
+    """The baseline, and what is set beside it."""
     base = {"mse": MeanSquaredError(), "negative_dose": NegativeDose()}
     gradient = {"gradient": GradientLoss()}
     dvh = {"dvh": DVHLoss(protocol)}
@@ -84,7 +87,7 @@ def variants(protocol: Protocol) -> dict[str, CompositeLoss]:
     asymmetric = {"asymmetric": AsymmetricTargetError(protocol)}
     three = {**dvh, **structure, **asymmetric}
     chosen = {
-        "baseline": {},
+        BASELINE: {},
         "gradient": gradient,
         "DVH + structure + asymmetric": three,
         "gradient + DVH + structure + asymmetric": {**gradient, **three},
@@ -124,10 +127,5 @@ def patch(protocol: Protocol, n: int, batch: int, device: torch.device):
     return image.to(device), {k: v.to(device) for k, v in reference.items()}, constraints.to(device)
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,7 +6,6 @@ thread, as conversion and evaluation use for each case that they work on."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -38,15 +37,9 @@ from monai_vmat.transforms.stored import Stored
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from dicom_set import write_dicom_set  # noqa: E402  # the writer of DICOM exports belongs to the tests
 
-EXAMPLE = """example:
-  python benchmarks/preparation.py --repeats 3"""
-
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="turns (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=records.RESULTS / "preparation.json", help="record to write")
-    options = parser.parse_args()
+    options = records.command_line(__doc__, "python benchmarks/preparation.py --repeats 3", repeats=3).parse_args()
     torch.set_num_threads(1)
     numba.set_num_threads(1)
     protocol = load_protocol("prostate_sib")
@@ -64,7 +57,8 @@ def main() -> int:
     ]
     shapes = " and ".join(" x ".join(map(str, shape)) for shape in (small.ct_hu.shape, SHAPE))
     records.leave(
-        options.json,
+        options,
+        "preparation",
         f"Seconds of one thread for one case, on {shapes} voxels.",
         ["step", "small s", "large s", "large, most"],
         rows,

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_vmat.console import run_command, say, table
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_json, write_text
@@ -31,6 +33,31 @@ INTRODUCTION = """# Benchmarks
 Written by `python benchmarks/records.py` from the records in `results/`, which the benchmarks themselves write; nothing here is
 typed. What is compared is measured in turns within one run; a ratio is that of the medians, the range that of the turns.
 """
+
+
+def command_line(description: str, example: str, repeats: int | None = None) -> argparse.ArgumentParser:
+    """The options of a benchmark that leaves a record, ``repeats`` being how many turns it takes unless told otherwise."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="record to write (default: one in benchmarks/results)")
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help="turns (default: %(default)s)")
+    return parser
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Where PyTorch works."""
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_step_options(parser: argparse.ArgumentParser, patch: int) -> None:
+    """What a training step works on, and where."""
+    parser.add_argument("--width", type=int, default=48, help="base channels (default: %(default)s)")
+    parser.add_argument("--patch", type=int, default=patch, help="voxels along each side (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="patches a step (default: %(default)s)")
+    add_network_options(parser)
 
 
 def interleaved(work: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
@@ -79,14 +106,15 @@ def ratio(what: str, slower: Sequence[float], faster: Sequence[float], target: f
 
 
 def leave(
-    path: Path,
+    options: argparse.Namespace,
+    name: str,
     question: str,
     header: Sequence[str],
     rows: Sequence[Sequence[Any]],
     ratios: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Say what was found and write it as a record."""
+    """Say what was found and write it as the record ``name``, or where --json of ``options`` wants it."""
     say(question)
     say(table(header, rows))
     for found in ratios:
@@ -106,7 +134,7 @@ def leave(
         "versions": versions(),
         "commit": git_commit(HERE),
     }
-    write_json(path, record)
+    write_json(options.json or RESULTS / f"{name}.json", record)
 
 
 def describe(found: Mapping[str, Any]) -> str:

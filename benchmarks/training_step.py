@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import records
 import torch
@@ -22,8 +21,6 @@ from monai_vmat.memory import keep_freed_memory
 from monai_vmat.networks.film_unet import FiLMUNet
 from monai_vmat.protocol import load_protocol
 
-EXAMPLE = """example:
-  python benchmarks/training_step.py --threads 2"""
 CPU_TARGET, GPU_TARGET = 3.0, 1.5
 # Dense bfloat16 of the data sheet, for the share of peak; other GPUs get none.
 PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
@@ -72,15 +69,9 @@ def make_step(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=48, help="base channels (default: %(default)s)")
-    parser.add_argument("--patch", type=int, default=96, help="voxels along each side (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="patches a step (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser = records.command_line(__doc__, "python benchmarks/training_step.py --threads 2", repeats=5)
+    records.add_step_options(parser, patch=96)
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="record to write (default: benchmarks/results/training_step_DEVICE.json)")
     options = parser.parse_args()
     device = torch.device(options.device)
 
@@ -119,7 +110,8 @@ def main() -> int:
     if options.compile:
         found.append(records.ratio(f"training step, {OURS} / compiled", seconds[OURS], seconds[f"{OURS}, compiled"]))
     records.leave(
-        options.json or records.RESULTS / f"training_step_{device.type}.json",
+        options,
+        f"training_step_{device.type}",
         f"A training step of width {options.width} on {options.batch} x {options.patch}^3 voxels "
         f"({tera:.2f} TFLOP), {device.type}.",
         ["step", "median s", "least", "most", "TFLOP/s", "% of peak"],

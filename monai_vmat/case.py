@@ -396,14 +396,14 @@ def _read_v2(archive: NpzArchive, protocol: Protocol, spacing_mm: Sequence[float
         masks = _numbers(archive, "masks", "ub", 4)
         if masks.shape != sdf.shape:
             raise InputError(archive.path, f"array 'masks': expected {sdf.shape}, got {masks.shape}", "Resample the structures")
-        masks = masks > 0
+        inside = {n: np.greater(mask.swapaxes(0, 1), 0, order="C") for n, mask in zip(names, masks, strict=True)}
     else:
-        masks = sdf < 0
+        inside = {n: np.less(distances.swapaxes(0, 1), 0, order="C") for n, distances in zip(names, sdf, strict=True)}
     constraints = _numbers(archive, "constraints", "f", 1).astype(np.float32)
     dose = None
     if "dose" in archive:
         dose = _xyz(_numbers(archive, "dose", "f", 3).astype(np.float32, copy=False)) * np.float32(protocol.rx_gy)
-    present = [i for i in range(len(names)) if masks[i].any()]
+    structures = {name: mask for name, mask in inside.items() if mask.any()}
     stated = {
         c.structure: round(float(v) * c.scale, 3)
         for c, v in zip(protocol.constraints, constraints, strict=False)
@@ -415,13 +415,14 @@ def _read_v2(archive: NpzArchive, protocol: Protocol, spacing_mm: Sequence[float
             protocol=protocol.name,
             ct_hu=np.rint(np.clip((_xyz(ct) - 0.5) * 4000.0, -1024, 3071)).astype(np.int16),
             affine=lps_affine(spacing.tolist()),
-            structures={names[i]: _xyz(masks[i]) for i in present},
+            structures=structures,
             prescription_gy={
-                s.name: stated.get(s.name, s.prescription_gy or 0.0) for s in protocol.targets if names.index(s.name) in present
+                s.name: stated.get(s.name, s.prescription_gy or 0.0) for s in protocol.targets if s.name in structures
             },
             constraints=constraints,
             dose_gy=dose,
-            signed_distances={names[i]: sdf[i].swapaxes(0, 1) for i in present},  # large: views, not copies
+            # large: views, not copies
+            signed_distances={n: d.swapaxes(0, 1) for n, d in zip(names, sdf, strict=True) if n in structures},
             metadata={"dialect": "v2"},
             source=str(archive.path),
         ),

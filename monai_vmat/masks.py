@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # command lines that need no torch start a second sooner with
 BODY = "Body"
 DOSE_REGION = "DoseRegion"
 _BODY_THRESHOLD_HU = -400
+_WITHIN_SLICE = ndimage.generate_binary_structure(3, 1) & [False, True, False]
 
 
 def bit_names(protocol: Protocol) -> tuple[str, ...]:
@@ -64,12 +65,18 @@ def body_from_ct(ct_hu: np.ndarray) -> np.ndarray:
     Returns:
         bool (X, Y, Z); empty when nothing is denser than the threshold.
     """
-    labels, count = ndimage.label(ct_hu > _BODY_THRESHOLD_HU)
-    if count == 0:
-        return np.zeros(ct_hu.shape, bool)
+    dense = ct_hu > _BODY_THRESHOLD_HU
+    body = np.zeros(ct_hu.shape, bool)
+    if not dense.any():
+        return body
+    planes = [np.flatnonzero(dense.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    box = tuple(slice(p[0], p[-1] + 1) for p in planes)  # the air around costs as much as the patient
+    labels, _ = ndimage.label(dense[box])
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    body = labels == sizes.argmax()
-    for k in np.flatnonzero(body.any((0, 1))):
-        body[..., k] = ndimage.binary_fill_holes(body[..., k])
+    air, count = ndimage.label(labels != sizes.argmax(), _WITHIN_SLICE)
+    outside = np.zeros(count + 1, bool)
+    outside[air[[0, -1]]] = outside[air[:, [0, -1]]] = True
+    outside[0] = False  # the piece itself
+    body[box] = ~outside[air]
     return body

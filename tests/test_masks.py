@@ -75,6 +75,18 @@ def test_body_is_the_largest_piece_with_its_cavities():
     np.testing.assert_array_equal(body_from_ct(ct), ellipsoid)
 
 
+def test_cavities_are_filled_slice_by_slice_and_what_is_open_to_the_air_stays_open():
+    ct = np.full((7, 7, 5), -1000, np.int16)
+    ct[:6, 1:6] = 0  # at the grid's edge on three sides
+    ct[2, 2] = -900  # a tunnel from the lowest slice to the highest
+    ct[2, 3:, 2] = -900  # open to the air in one slice
+    ct[0, 3] = -900  # a groove along the edge
+    expected = np.zeros(ct.shape, bool)
+    expected[:6, 1:6] = True
+    expected[2, 2:, 2] = expected[0, 3] = False
+    np.testing.assert_array_equal(body_from_ct(ct), expected)
+
+
 def test_body_starts_above_minus_400_hu():
     ct = np.full((3, 3, 3), -1000, np.int16)
     ct[1, 1, 1] = -400

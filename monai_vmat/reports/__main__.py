@@ -37,6 +37,12 @@ RESULTS_EXAMPLE = """example:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m monai_vmat.reports", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    places = argparse.ArgumentParser(add_help=False)
+    places.add_argument("--runs", type=Path, metavar="DIR", help="where runs are (default: 'runs' beside the predictions)")
+    places.add_argument(
+        "--dataset_dir", type=Path, metavar="DIR", help="folder of the datalist (default: what the run recorded)"
+    )
+
     compare = commands.add_parser(
         "compare",
         help="which experiment is better: table and box plots over runs",
@@ -58,13 +64,10 @@ def main() -> int:
         help="what a model predicts, and how well: a page and figures for papers",
         epilog=EVALUATION_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[places],
     )
     report.set_defaults(action=report_evaluation)
     report.add_argument("folder", metavar="PREDICTIONS", type=Path, help="folder that an evaluation wrote")
-    report.add_argument("--runs", type=Path, metavar="DIR", help="where runs are (default: 'runs' beside the predictions)")
-    report.add_argument(
-        "--dataset_dir", type=Path, metavar="DIR", help="folder of the datalist (default: what the run recorded)"
-    )
     report.add_argument(
         "--cases",
         type=int,
@@ -80,12 +83,11 @@ def main() -> int:
         help="what models reach: scores with intervals, errors by structure, training, worst cases, as one document",
         epilog=RESULTS_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[places],
     )
     results.set_defaults(action=report_results)
     results.add_argument("folders", metavar="PREDICTIONS", nargs="+", type=Path, help="folders that evaluations wrote")
     results.add_argument("--out", type=Path, metavar="FILE.md", default=Path("docs/results.md"), help="(default: %(default)s)")
-    results.add_argument("--runs", type=Path, metavar="DIR", help="where runs are (default: 'runs' beside the predictions)")
-    results.add_argument("--dataset_dir", type=Path, metavar="DIR", help="as for an evaluation; for pictures only")
     results.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst cases of each (default: none)")
     results.add_argument(
         "--pictures_of", metavar="EXPERIMENT", action="append", default=[], help="draw only its cases; may be given again"
@@ -139,7 +141,7 @@ def report_results(options: argparse.Namespace) -> int:
     written = write_results(
         options.folders,
         options.out,
-        runs=options.runs or options.folders[0].absolute().parent.parent / "runs",
+        runs=options.runs or runs_beside(options.folders[0]),
         dataset_dir=options.dataset_dir,
         commands=options.command,
         pictures=options.pictures,
@@ -157,11 +159,10 @@ def report_evaluation(options: argparse.Namespace) -> int:
         )
     from monai_vmat.reports.evaluation_report import write_report  # here: to compare experiments needs no torch
 
-    runs = options.runs or options.folder.absolute().parent.parent / "runs"
     written = write_report(
         options.folder,
         options.out or options.folder,
-        runs=runs,
+        runs=options.runs or runs_beside(options.folder),
         dataset_dir=options.dataset_dir,
         cases=options.cases,
         case=options.case,
@@ -170,6 +171,10 @@ def report_evaluation(options: argparse.Namespace) -> int:
     for path in written:
         say(f"  {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return 0
+
+
+def runs_beside(predictions: Path) -> Path:
+    return predictions.absolute().parent.parent / "runs"
 
 
 if __name__ == "__main__":

@@ -107,8 +107,9 @@ class LoadCased(MapTransform):
         if case.dose_gy is not None:
             out["label"] = volume(case.dose_gy[None] / np.float32(protocol.rx_gy))
         if case.signed_distances is not None:
-            stored = np.empty((len(protocol.structures), *case.ct_hu.shape), np.float16)
+            stored = torch.empty((len(protocol.structures), *case.ct_hu.shape), dtype=torch.float16)
             for channel, name in zip(stored, protocol.structure_names, strict=True):
-                channel[:] = case.signed_distances.get(name, protocol.absent_signed_distance)
-            out["stored_distances"] = volume(stored)
+                # by torch, which rounds to float16 as NumPy does, but several times as fast
+                channel[:] = torch.as_tensor(case.signed_distances.get(name, protocol.absent_signed_distance))
+            out["stored_distances"] = MetaTensor(stored, affine=affine)
         return out
