@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -320,6 +321,17 @@ def test_missing_data_names_folder_and_command(tmp_path):
     told = refused("training", PROSTATE, dataset_dir=tmp_path / "nowhere", output_dir=tmp_path / "run")
     assert str(tmp_path / "nowhere") in told and "data_scripts/openkbp_to_npz.py" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_diverges_names_the_cases_and_can_go_on(cohorts, tmp_path):
+    """The first step's weights are of no use, so the second step's loss is no number."""
+    options = SMALL | {"dataset_dir": cohorts["prostate_sib"], "output_dir": tmp_path / "run"}
+    line = refused("training", PROSTATE, learning_rate=1e12, **options)
+    assert re.match(
+        r"error: cases case_[012]: in epoch 1 the loss is nan, .* Look at them with data_scripts/verify_cases", line
+    )
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert last["epoch"] == 0 and all(torch.isfinite(tensor).all() for tensor in last["network"].values())
 
 
 def without_dose(folder, content):
