@@ -36,7 +36,7 @@ Exit status: 0 when all did, 1 when not."""
 
 STALE = "stale files"
 FAULTS = ("half a disk", "most of a disk", "limit of file size", "read-only output", "vanished input", STALE)
-LIMIT_S = 200.0
+LIMIT_S = 600.0
 KEPT = "earlier.npz"  # a file that is there before
 _LEFT = "left.part"  # how the names of temporary files end that were left before
 
@@ -195,7 +195,8 @@ def make_programs(folder: Path, log: Path) -> list[tuple[Program, Path]]:
 def finish(program: Program, log: Path) -> Written:
     """Run a program undisturbed."""
     shutil.rmtree(program.out, ignore_errors=True)
-    if status := Running(program, log).wait(LIMIT_S):
+    status = Running(program, log).wait(LIMIT_S)
+    if status != 0:
         raise RuntimeError(f"{program.name} ended with {status}: {log.read_text(errors='replace')[-3000:]}")
     paths = [path for path in program.out.rglob("*") if path.is_file()]
     return Written({str(path.relative_to(program.out)): path.stat().st_size for path in paths})
