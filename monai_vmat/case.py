@@ -32,7 +32,8 @@ V2_SPACING_MM = (1.0, 1.0, 2.0)
 _MAX_DOSE_GY = 200.0
 _MAX_SPACING_MM = 50.0
 _OWN_METADATA = ("format_version", "case_id", "patient", "protocol")
-_CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# A case id is part of file names.
+CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _REMAKE = "Make the file again from its source"
 
 
@@ -228,7 +229,7 @@ def _validate(case: Case) -> None:
 
     for label, name in (("case id", case.case_id), ("patient", case.patient)):
         require(
-            bool(_CASE_ID.fullmatch(name)),
+            bool(CASE_ID.fullmatch(name)),
             f"{label} {name!r}: expected up to 128 letters, digits, '.', '_' or '-', starting with a letter or digit",
             "Rename the case",
         )

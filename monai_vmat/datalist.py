@@ -5,9 +5,10 @@
      "validation": [...],
      "test": [...]}
 
-``case`` is relative to the list's folder and never leads out of it. ``patient`` says whose anatomy a plan is on: all
-plans of a patient are in one section. An item may have ``spacing_mm`` ([x, y, z]; v2.x files have none of their own) and
-``constraints`` ({name: value}: the plan's own objectives, in the units of the protocol's constraints).
+``case`` is relative to the list's folder and never leads out of it. ``case_id``, of letters, digits, ``.``, ``_`` and ``-``, is
+part of the names of what is written of the case. ``patient`` says whose anatomy a plan is on: all plans of a patient are in one
+section. An item may have ``spacing_mm`` ([x, y, z]; v2.x files have none of their own) and ``constraints`` ({name: value}: the
+plan's own objectives, in the units of the protocol's constraints).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from monai_vmat.case import CASE_ID
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
 
@@ -218,8 +220,10 @@ def _checked_item(item: Any, path: Path, field: str) -> dict[str, Any]:
     for key in _REQUIRED_KEYS:
         value = item[key]
         _require(isinstance(value, str) and value.strip() != "", path, f"{field}.{key}: text was expected, got {value!r}")
+    problem = f"{field}.case_id: up to 128 letters, digits, '.', '_' or '-' were expected, got {item['case_id']!r}"
+    _require(CASE_ID.fullmatch(item["case_id"]) is not None, path, problem)
     problem = f"{field}.case: a relative path inside the list's folder was expected, got {item['case']!r}"
-    _require(_stays_inside(item["case"]), path, problem)
+    _require(stays_inside(item["case"]), path, problem)
     if "spacing_mm" in item:
         spacing = item["spacing_mm"]
         ok = isinstance(spacing, list) and len(spacing) == 3 and all(_is_number(s) and s > 0 for s in spacing)
@@ -231,8 +235,8 @@ def _checked_item(item: Any, path: Path, field: str) -> dict[str, Any]:
     return {**item, "case": str(path.absolute().parent / item["case"])}
 
 
-def _stays_inside(relative: str) -> bool:
-    """Neither absolute nor climbing, as POSIX or Windows reads it."""
+def stays_inside(relative: str) -> bool:
+    """Whether a path is neither absolute nor climbing, as POSIX or Windows reads it."""
     return all(not (p := kind(relative)).anchor and ".." not in p.parts for kind in (PurePosixPath, PureWindowsPath))
 
 

@@ -91,10 +91,10 @@ def evaluate_cases() -> Callable[..., Engine]:
             structures = torch.as_tensor(pack_masks(case_masks(case, protocol), protocol))[None]
             located = MetaTensor(structures, affine=torch.as_tensor(case.affine))
             spacing = torch.tensor(case.spacing_mm)
-            item = {"case_id": case.case_id, "patient": case.patient, "spacing_mm": spacing}
-            engine.state.batch = [item | {"structures": located}]
-            dose = torch.as_tensor(case.dose_gy / np.float32(protocol.rx_gy))[None]
             prescription = torch.tensor([case.prescription_gy.get(t.name, 0.0) for t in protocol.targets])
+            item = {"case_id": case.case_id, "patient": case.patient, "spacing_mm": spacing, "prescription_gy": prescription}
+            engine.state.batch = [item | {"structures": located, "constraints": torch.as_tensor(case.constraints)}]
+            dose = torch.as_tensor(case.dose_gy / np.float32(protocol.rx_gy))[None]
             label = {"dose": dose, "structures": structures, "prescription_gy": prescription, "spacing_mm": spacing}
             return [{"pred": dose + shift_gy / protocol.rx_gy, "label": label}]
 

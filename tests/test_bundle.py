@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -180,7 +181,8 @@ def test_evaluation_repeats_the_validation(trained):
     assert results["aggregate_metrics"]["mae_gy_mean"] == pytest.approx(summary["best_val_mae_gy"], rel=1e-5)
 
 
-def test_run_is_a_run_id_and_the_bundles_folder_a_place_to_start(cohorts, tmp_path):
+def test_the_same_seed_gives_the_same_weights_from_wherever_they_are_trained(cohorts, tmp_path):
+    """``run`` is a run id and the bundle's folder a place to start; workers and cache make no difference, the seed does."""
     options = SMALL | {"max_epochs": 1}
     succeed(
         "run",
@@ -190,9 +192,12 @@ def test_run_is_a_run_id_and_the_bundles_folder_a_place_to_start(cohorts, tmp_pa
         output_dir=tmp_path / "a",
         **options,
     )
-    succeed("training", NECK, dataset_dir=cohorts["openkbp_head_and_neck"], output_dir=tmp_path / "b", **options)
-    a, b = (torch.load(tmp_path / x / "checkpoints" / "last.pt", weights_only=True)["network"] for x in "ab")
+    options |= {"dataset_dir": cohorts["openkbp_head_and_neck"], "workers": 2, "cache_rate": 0}
+    succeed("training", NECK, output_dir=tmp_path / "b", **options)
+    succeed("training", NECK, output_dir=tmp_path / "c", seed=43, **options)
+    a, b, c = (torch.load(tmp_path / x / "checkpoints" / "last.pt", weights_only=True)["network"] for x in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not any(torch.equal(a[name], c[name]) for name in a if a[name].ndim == 5)
     config = json.loads((tmp_path / "b" / "training_config.json").read_text())["config"]
     assert config["learning_rate"] == 0.001 and config["protocol_name"] == "openkbp_head_and_neck"  # overlays are in the record
 
@@ -320,6 +325,17 @@ def test_missing_data_names_folder_and_command(tmp_path):
     told = refused("training", PROSTATE, dataset_dir=tmp_path / "nowhere", output_dir=tmp_path / "run")
     assert str(tmp_path / "nowhere") in told and "data_scripts/openkbp_to_npz.py" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_diverges_names_the_cases_and_can_go_on(cohorts, tmp_path):
+    """The first step's weights are of no use, so the second step's loss is no number."""
+    options = SMALL | {"dataset_dir": cohorts["prostate_sib"], "output_dir": tmp_path / "run"}
+    line = refused("training", PROSTATE, learning_rate=1e12, **options)
+    assert re.match(
+        r"error: cases case_[012]: in epoch 1 the loss is nan, .* Look at them with data_scripts/verify_cases", line
+    )
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert last["epoch"] == 0 and all(torch.isfinite(tensor).all() for tensor in last["network"].values())
 
 
 def without_dose(folder, content):

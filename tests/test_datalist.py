@@ -75,6 +75,12 @@ def test_paths_never_leave_the_folder(tmp_path, case):
         read_datalist(write(tmp_path, training=[{**item("a"), "case": case}]), "training")
 
 
+@pytest.mark.parametrize("case_id", ["../../a", "/a", "a/b", "..\\a", "..", ".a", "a b", "a\n", "$1 + 1", "a" * 129])
+def test_case_ids_are_fit_for_file_names(tmp_path, case_id):
+    with pytest.raises(InputError, match=r"training\[0\]\.case_id: up to 128 letters"):
+        read_datalist(write(tmp_path, training=[{**item("a"), "case_id": case_id}]), "training")
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -64,6 +64,7 @@ def train_network(ranks, together):
         value = loss(wrapped(image, constraints), {"dose": dose})
         value.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]).clone())
+        engine.state.output = {"loss": value}
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         optimizer.step()
         return {"loss": value}

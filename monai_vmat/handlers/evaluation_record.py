@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai_vmat import provenance
 from monai_vmat.case import write_dose
 from monai_vmat.console import say, table
-from monai_vmat.distributed import SPARE, is_first
+from monai_vmat.distributed import SPARE, gather, is_first
 from monai_vmat.files import write_json
 from monai_vmat.handlers.case_metrics import predicted_gy, predicted_sd_gy
 from monai_vmat.metrics.case_metrics import aggregate
@@ -36,6 +36,9 @@ CONVENTIONS = {
     "gamma": "percent of voxels with gamma < 1: 3 %/3 mm (others by name), global (% of the reference's maximum), cutoff 10 % "
     "of it, in 3D, over the trilinear interpolant; regions are read from the full map; <target>+5mm includes 5 mm around it",
     "openkbp": "dose score and DVH score by the definitions of doi:10.1002/mp.14845",
+    "outside_training_range": "which voxel sizes, prescriptions, volumes and constraints lie beyond those of the training's "
+    "cases, by more than a quarter of their range's width and a twentieth of its greatest value; null where the weights do not "
+    "say what they were trained on",
     "std": "population standard deviation over cases",
 }
 
@@ -43,6 +46,7 @@ CONVENTIONS = {
 class EvaluationRecord:
     """Write ``<case_id>_pred.npz`` for each case and ``evaluation_results.json`` at the end, and show the result.
 
+    Of a case far outside what the network was trained on the log warns, and both files say so (``outside_training_range``).
     Of several processes each writes the predictions of its own cases, the first the results of all.
 
     Args:
@@ -77,9 +81,12 @@ class EvaluationRecord:
         }
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write_predictions)
-        if is_first():
-            engine.add_event_handler(Events.COMPLETED, self._write_results)
+        engine.add_event_handler(Events.COMPLETED, self._write_results)
+
+    def _start(self, engine: Engine) -> None:
+        self._outside: dict[str, list[str] | None] = {}
 
     def _write_predictions(self, engine: Engine) -> None:
         for item, out in zip(engine.state.batch, engine.state.output, strict=True):
@@ -87,6 +94,7 @@ class EvaluationRecord:
                 continue
             pred_gy = predicted_gy(out, self.protocol)
             outside = warn_of_outside(item, self.protocol, self.trained_on)
+            self._outside[item["case_id"]] = outside if self.trained_on else None
             affine = item["structures"].affine.numpy()
             write_dose(
                 self.folder / f"{item['case_id']}_pred.npz",
@@ -97,7 +105,10 @@ class EvaluationRecord:
             )
 
     def _write_results(self, engine: Engine) -> None:
-        write_results(self.folder, self.protocol, engine.state.case_results, self.facts, engine.state.case_seconds)
+        outside = {case_id: told for part in gather(self._outside) for case_id, told in part.items()}
+        if is_first():
+            results = [{**r, "outside_training_range": outside[r["case_id"]]} for r in engine.state.case_results]
+            write_results(self.folder, self.protocol, results, self.facts, engine.state.case_seconds)
 
 
 def write_results(

@@ -21,6 +21,7 @@ class Progress:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED | Events.TERMINATE, self._end)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         self._loss_sum = 0.0
@@ -34,6 +35,10 @@ class Progress:
         if isinstance(engine.state.output, dict) and "loss" in engine.state.output:
             self._loss_sum += float(engine.state.output["loss"].detach())
             self._bar.set_postfix_str(f"loss {self._loss_sum / self._bar.n:.4f}", refresh=False)
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        self._end(engine)  # so that what is told begins a line of its own
+        raise error
 
     def _end(self, engine: Engine) -> None:
         if self._bar is not None:

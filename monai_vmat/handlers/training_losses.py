@@ -20,11 +20,7 @@ class TrainingLosses:
     """Put ``train/loss``, ``train/<component>`` (unweighted) and ``train/<component>_weighted`` into the trainer's metrics.
 
     Components, and the figures that they give of themselves, are averaged over the steps (of all processes) in which they
-    were computed; counts are added up over the epoch, and the log says how many structures the losses left out. A loss that is
-    not finite ends the run with the case ids of its batch.
-
-    Raises:
-        FloatingPointError: when the loss is NaN or infinite.
+    were computed; counts are added up over the epoch, and the log says how many structures the losses left out.
     """
 
     def __init__(self, loss: CompositeLoss) -> None:
@@ -41,12 +37,7 @@ class TrainingLosses:
         self._counts: dict[str, int] = defaultdict(int)
 
     def _step(self, engine: Engine) -> None:
-        loss = float(engine.state.output["loss"].detach())
-        if not abs(loss) < float("inf"):
-            raise FloatingPointError(
-                f"the loss is {loss} in epoch {engine.state.epoch}; cases: {engine.state.batch['case_id']}"
-            )
-        values: dict[str, Any] = {"loss": loss, **self.loss.components, **self.loss.figures}
+        values: dict[str, Any] = {"loss": engine.state.output["loss"].detach(), **self.loss.components, **self.loss.figures}
         values |= {f"{name}_weighted": value for name, value in self.loss.weighted.items()}
         for name, value in values.items():
             self._sums[name] += float(value)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_vmat.case import read_case, read_dose, read_dose_sd
-from monai_vmat.datalist import SECTIONS, load_datalist
+from monai_vmat.datalist import SECTIONS, load_datalist, stays_inside
 from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
 from monai_vmat.handlers.run_record import read_metrics
@@ -110,6 +110,8 @@ def read_evaluation(folder: Path, runs: Path) -> Evaluation:
     require(isinstance(facts, dict), "the whole file", "an object was")
     for field in ("experiment", "split", "protocol"):
         require(isinstance(facts.get(field), str), field, "text was")
+    for field in ("experiment", "split"):  # parts of file names
+        require(stays_inside(facts[field]), field, "a name, or names with / between them, was")
     cases = facts.pop("per_case_results", None)
     require(isinstance(cases, list) and len(cases) > 0, "per_case_results", "at least one case was")
     for i, case in enumerate(cases):

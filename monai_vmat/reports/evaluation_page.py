@@ -38,6 +38,7 @@ _LAYERS = {
     "gamma": "gamma",
 }
 _PLANES = ("axial", "coronal", "sagittal")
+_STRANGE = "\N{BALLOT X} far outside what the training's cases were like"
 _UNKNOWN = "\N{EN DASH}"
 _PAGE_CONVENTIONS = {
     "images": "as radiologists hang them: the patient's left is on the right-hand side, anterior or superior on top; one "
@@ -110,7 +111,7 @@ def evaluation_html(
     page = files("monai_vmat") / "reports" / "page"
     return Template((page / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(evaluation.title),
-        subtitle=f"{len(cases)} cases. {escape(protocol.name)}: {escape(protocol.description)}.",
+        subtitle=f"{len(cases)} cases. {escape(protocol.name)}: {escape(protocol.description)}.{_strangers(cases)}",
         warning=WARNING,
         css=(page / "report.css").read_text(encoding="utf-8"),
         js=(page / "report.js").read_text(encoding="utf-8"),
@@ -192,6 +193,11 @@ def _cards(aggregate: Mapping[str, float | None], targets: Sequence[Any]) -> str
     return "".join(cards)
 
 
+def _strangers(cases: Sequence[Mapping[str, Any]]) -> str:
+    count = sum(bool(case.get("outside_training_range")) for case in cases)
+    return f' <span class="missed">{count} of them: {_STRANGE}.</span>' if count else ""
+
+
 def _option(number: int, case_id: str, embedded: Mapping[str, EmbeddedCase]) -> str:
     return f'<option value="{number}">{escape(case_id)}{"" if case_id in embedded else " (numbers only)"}</option>'
 
@@ -207,6 +213,9 @@ def _plane(name: str) -> str:
 def _details(number: int, case: Mapping[str, Any], embedded: EmbeddedCase | None) -> str:
     small, prescribed = case.get("small_structures") or [], case.get("prescription_gy") or {}
     parts = []
+    if outside := case.get("outside_training_range"):
+        told = "; ".join(escape(str(value)) for value in outside)
+        parts.append(f'<p><span class="missed">{_STRANGE}</span>, its dose not to be trusted. {told}.</p>')
     if prescribed:
         doses = ", ".join(f"{escape(name)} {dose:g} Gy" for name, dose in prescribed.items())
         parts.append(f"<p>Prescription: {doses}.</p>")

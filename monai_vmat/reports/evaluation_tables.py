@@ -46,7 +46,8 @@ def summary_table(aggregate: Mapping[str, float | None]) -> Table:
 
 
 def case_table(cases: Sequence[Result], protocol: Protocol) -> Table:
-    """A row a case: errors that are not of one structure, gamma, D95 gaps of the targets, goals, OpenKBP's dose error."""
+    """A row a case: errors that are not of one structure, gamma, D95 gaps of the targets, goals, OpenKBP's dose error, and
+    whether the case lies in the training's range."""
     elsewhere = {f"{error}_{name}_gy" for error in _ERRORS for name in protocol.structure_names} | {"mae_body_gy"}
     names = [n for n in _keys(cases, "dose_metrics") if n not in elsewhere]
     errors = [n for n in names if not n.startswith("rmse_above")]  # the table is wide enough
@@ -61,6 +62,7 @@ def case_table(cases: Sequence[Result], protocol: Protocol) -> Table:
         ("goals met, reference", [_count(c, "reference_met") for c in cases]),
         ("goals met, predicted", [_count(c, "predicted_met") for c in cases]),
         ("OpenKBP dose error, Gy", [c.get("openkbp", {}).get("dose_error_gy") for c in cases]),
+        ("training's range", [_in_range(c) for c in cases]),
     ]
     columns = [(name, values) for name, values in columns if any(v is not None for v in values)]
     return tuple(name for name, _ in columns), [tuple(values) for values in zip(*(v for _, v in columns), strict=True)]
@@ -123,6 +125,11 @@ def metric_tables(case: Result) -> Iterator[tuple[str, Table]]:
 
 def _keys(entries: Sequence[Result], field: str) -> list[str]:
     return list(dict.fromkeys(key for entry in entries for key in entry.get(field, {})))
+
+
+def _in_range(case: Result) -> str | None:
+    outside = case.get("outside_training_range")
+    return None if outside is None else "far outside" if outside else "inside"
 
 
 def _count(case: Result, field: str) -> int | None:

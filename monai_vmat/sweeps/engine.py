@@ -93,14 +93,22 @@ def start_ray(address: str | None, temporary: Path) -> None:
     """Connect to a cluster, or start Ray here: without dashboard, quiet, its files in ``temporary``.
 
     Raises:
-        InputError: when there is no cluster at ``address``.
+        InputError: when there is no cluster at ``address``, or Ray does not start here: it waits half a minute for itself.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it tells of trials is told by _Tell
     if address is None:
-        ray.init(
-            include_dashboard=False, _temp_dir=str(temporary), object_store_memory=_OBJECT_STORE_BYTES, address="local", **quiet
-        )
+        try:
+            ray.init(
+                include_dashboard=False,
+                _temp_dir=str(temporary),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                address="local",
+                **quiet,
+            )
+        except Exception as error:  # Ray raises plain ones
+            mend = "Go on with --resume when the machine is less busy"
+            raise InputError("Ray", f"does not start on this machine ({error})", mend) from error
         hear_interruptions()  # Ray has set a handler of its own
         return
     host, _, port = address.rpartition(":")

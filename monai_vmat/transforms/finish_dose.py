@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
 
+from monai_vmat.errors import InputError
 from monai_vmat.masks import DOSE_REGION, unpack_mask
 from monai_vmat.protocol import Protocol
 
@@ -19,7 +20,10 @@ class FinishDosed(MapTransform):
 
     Outside the crop the dose is 0, negative values become 0, and so does everything outside the protocol's dose region,
     where it names one. A second channel, the standard deviation, is put beside it under ``<key>_sd``. MONAI's CropForegroundd
-    left the crop's first voxel under ``start_key``.
+    left the crop's first voxel under ``start_key``, and ``case_id`` says whose dose it is.
+
+    Raises:
+        InputError: when the prediction holds NaN or infinity.
     """
 
     def __init__(
@@ -41,6 +45,9 @@ class FinishDosed(MapTransform):
         start = [int(v) for v in item[self.start_key]]
         for key in self.key_iterator(item):
             cropped = convert_to_tensor(item[key], track_meta=False).clamp(min=0.0)
+            if not torch.isfinite(cropped).all():
+                mend = "Use other weights; a training goes wrong so when its --learning_rate is too high"
+                raise InputError(f"case {item['case_id']}", "its predicted dose holds NaN or infinity", mend)
             dose = torch.zeros((len(cropped), *structures.shape[1:]), dtype=cropped.dtype, device=cropped.device)
             dose[(slice(None), *(slice(s, s + n) for s, n in zip(start, cropped.shape[1:])))] = cropped
             if self.protocol.dose_region is not None:

@@ -99,7 +99,12 @@ class Campaign:
         return self.counter.stat().st_size if self.counter.exists() else 0
 
     def _finish(self, program: Program, events: Mapping[str, str] | None = None) -> None:
-        status = Running(program, self.log, events).wait(LIMIT_S)
+        running = Running(program, self.log, events)
+        status = running.wait(LIMIT_S)
+        if status is None:
+            for pid in family(running.pid):
+                _end(pid)
+            raise RuntimeError(f"{program.name} has not ended after {LIMIT_S:g} s: {self._said()}")
         if status != 0:
             raise RuntimeError(f"{program.name} ended with {status}: {self._said()}")
 

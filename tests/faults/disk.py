@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,17 +24,36 @@ from .running import Running, preload
 
 EXAMPLE = """example (as root, for the small disks are mounted):
   python -m tests.faults.disk --out docs/reliability/crash.json
+  python -m tests.faults.disk --programs "reports evaluation" --faults "stale files" --out docs/reliability/crash.json
 
 Each program runs on a disk that holds a half, and nine tenths, of what it writes; under a limit of file size (needs no root);
 into a read-only folder; and with inputs that vanish while it works. It has to end with one line of error and an exit status
 other than 0, unless it could do without the inputs or has named those that it could not read; what was there has to stay as it
-was, and what it leaves has to be whole.
+was, and what it leaves has to be whole. It also runs where killed processes have left a temporary file of each file that it
+writes, as long ago as locks can be stale: it has to finish, and to remove them.
 
 Exit status: 0 when all did, 1 when not."""
 
-FAULTS = ("half a disk", "most of a disk", "limit of file size", "read-only output", "vanished input")
-LIMIT_S = 200.0
+STALE = "stale files"
+FAULTS = ("half a disk", "most of a disk", "limit of file size", "read-only output", "vanished input", STALE)
+LIMIT_S = 600.0
 KEPT = "earlier.npz"  # a file that is there before
+_LEFT = "left.part"  # how the names of temporary files end that were left before
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files that a program writes undisturbed, by their names in its folder, and their sizes in bytes."""
+
+    sizes: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
+    def largest(self) -> int:
+        return max(self.sizes.values())
 
 
 @dataclass
@@ -68,15 +87,14 @@ def disk(folder: Path, size: int, read_only: bool = False) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def run(program: Program, fault: str, inputs: Path, size: int, largest: int, log: Path) -> Result:
+def run(program: Program, fault: str, inputs: Path, written: Written, log: Path) -> Result:
     """Run a program under a fault.
 
     Args:
         program: it writes to ``program.out``.
         fault: one of FAULTS.
         inputs: what vanishes.
-        size: bytes that it writes undisturbed.
-        largest: bytes of its largest file.
+        written: what it writes undisturbed.
         log: where its output goes.
     """
     shutil.rmtree(program.out, ignore_errors=True)
@@ -85,12 +103,14 @@ def run(program: Program, fault: str, inputs: Path, size: int, largest: int, log
         if fault == "read-only output":
             stack.enter_context(disk(program.out, 2**20, read_only=True))
         elif "disk" in fault:
-            stack.enter_context(disk(program.out, int(size * (0.5 if fault == "half a disk" else 0.9))))
+            stack.enter_context(disk(program.out, int(written.total * (0.5 if fault == "half a disk" else 0.9))))
         else:
             (program.out / KEPT).write_bytes(b"kept")
         if fault == "vanished input":
             stack.enter_context(_kept(inputs))
-        limit = largest // 2 if fault == "limit of file size" else None
+        if fault == STALE:
+            _leave_stale(program.out, written)
+        limit = written.largest // 2 if fault == "limit of file size" else None
         running = Running(program, log, limit_bytes=limit)
         if fault == "vanished input":
             _vanish(inputs, program, running)
@@ -102,6 +122,9 @@ def run(program: Program, fault: str, inputs: Path, size: int, largest: int, log
         refused = [line.strip() for line in said if str(inputs) in line]
         if fault == "vanished input" and (status == 0 or status is not None and refused):
             last = "; ".join([f"exit status {status}", *refused])
+        elif fault == STALE:
+            problems += [f"does not finish: {last}"] if status != 0 else []
+            last = f"exit status {status}"
         elif status is None or status <= 0 or not last.startswith("error: "):
             problems.append(f"exit status {status}, no clear error: " + " | ".join(said[-3:]))
         if any("Traceback" in line for line in said):
@@ -110,7 +133,7 @@ def run(program: Program, fault: str, inputs: Path, size: int, largest: int, log
             problems.append("an earlier file was changed")
         (program.out / KEPT).unlink() if fault != "read-only output" else None
         problems += [f"{name} is not whole" for name in files.partial(program.out) if name != KEPT]
-        problems += [f"{name} is left" for name in files.left_over(program.out)]
+        problems += [f"{name} is left" for name in files.left_over(program.out) if _ought_to_go(program.out / name)]
     return Result(fault, program.name, last.replace(str(inputs), "IN").replace(str(program.out), "OUT"), "; ".join(problems))
 
 
@@ -136,6 +159,20 @@ def _vanish(inputs: Path, program: Program, running: Running) -> None:
     shutil.rmtree(inputs, ignore_errors=True)
 
 
+def _leave_stale(out: Path, written: Written) -> None:
+    """Temporary files of killed processes, one of each file that the program writes; of TensorBoard's there are none."""
+    for name in written.sizes:
+        path = out / name
+        if not path.name.startswith("events.out"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{path.name}.{_LEFT}").write_bytes(b"half a fi")
+
+
+def _ought_to_go(left: Path) -> bool:
+    """Whether a temporary file is the program's own, or of a file that it has written: names may differ from run to run."""
+    return not left.name.endswith(_LEFT) or left.with_name(left.name[1 : -len(_LEFT) - 1]).exists()
+
+
 def make_programs(folder: Path, log: Path) -> list[tuple[Program, Path]]:
     """The programs with what they read: conversion, migration, training, evaluation, inference from DICOM, reports."""
     converting = {program.name: program for program in programs.conversions(folder)}
@@ -155,19 +192,27 @@ def make_programs(folder: Path, log: Path) -> list[tuple[Program, Path]]:
     return [*made, (Program("reports evaluation", "", report, folder / "out" / "report"), evaluated)]
 
 
-def finish(program: Program, log: Path) -> tuple[int, int]:
-    """Run a program undisturbed: how many bytes it writes, and in the largest file."""
+def finish(program: Program, log: Path) -> Written:
+    """Run a program undisturbed."""
     shutil.rmtree(program.out, ignore_errors=True)
-    if status := Running(program, log).wait(LIMIT_S):
+    status = Running(program, log).wait(LIMIT_S)
+    if status != 0:
         raise RuntimeError(f"{program.name} ended with {status}: {log.read_text(errors='replace')[-3000:]}")
-    sizes = [path.stat().st_size for path in program.out.rglob("*") if path.is_file()]
-    return sum(sizes), max(sizes)
+    paths = [path for path in program.out.rglob("*") if path.is_file()]
+    return Written({str(path.relative_to(program.out)): path.stat().st_size for path in paths})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the record; 'disk' in it is replaced")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="JSON",
+        help="the record; what is in it of the same faults and programs is replaced",
+    )
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS, metavar="FAULT", help="of: %(choices)s")
+    parser.add_argument("--programs", nargs="+", metavar="NAME", help="only these (default: all)")
     options = parser.parse_args()
     preload()
     results = []
@@ -175,14 +220,26 @@ def main() -> int:
         folder = Path(name)
         log = folder / "program.log"
         for program, inputs in make_programs(folder, log):
-            size, largest = finish(program, log)
+            if options.programs and program.name not in options.programs:
+                continue
+            written = finish(program, log)
             for fault in options.faults:
-                results.append(run(program, fault, inputs, size, largest, log))
+                results.append(run(program, fault, inputs, written, log))
                 say(f"{fault}, {program.name}: {results[-1].problem or results[-1].result}")
-            content = read_json(options.out) if options.out.exists() else {"kind": "crash", "programs": []}
-            write_json(options.out, content | {"disk": [asdict(result) for result in results]} | about())
+                record(options.out, results[-1])
     say(table(("fault", "program", "well"), [(r.fault, r.program, "no" if r.problem else "yes") for r in results]))
     return 1 if any(result.problem for result in results) else 0
+
+
+def record(path: Path, result: Result) -> None:
+    """Put a result into the record, beside those of its program."""
+    content = read_json(path) if path.exists() else {"kind": "crash", "programs": []}
+    rows = [r for r in content.get("disk", []) if (r["fault"], r["program"]) != (result.fault, result.program)] + [
+        asdict(result)
+    ]
+    order = list(dict.fromkeys(r["program"] for r in rows))
+    rows.sort(key=lambda r: (order.index(r["program"]), FAULTS.index(r["fault"])))
+    write_json(path, content | {"disk": rows} | about())
 
 
 if __name__ == "__main__":

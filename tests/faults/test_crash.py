@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from . import crash
 from . import crash_files as files
 from . import crash_programs as programs
 from .crash import Campaign
@@ -62,6 +63,18 @@ def careless(folder, *arguments):
     path.write_text(CARELESS)
     out = folder / "out" / "careless"
     return Program("careless", "the whole", [str(path), str(out), *arguments], out)
+
+
+def test_what_does_not_end_is_ended(campaign, folder, monkeypatch):
+    """A program with a worker: neither goes on after the campaign has given up."""
+    monkeypatch.setattr(crash, "LIMIT_S", 3.0)
+    (folder / "endless.py").write_text(
+        "import os, time\nopen(__file__ + str(os.fork() == 0), 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    )
+    with pytest.raises(RuntimeError, match="has not ended after 3 s"):
+        campaign._finish(Program("endless", "the whole", [str(folder / "endless.py")], folder / "out"))
+    pids = {int((folder / f"endless.py{child}").read_text()) for child in (False, True)}
+    assert len(pids) == 2 and not crash.outlive(pids, 5.0)
 
 
 def test_half_files_and_other_results_are_seen(campaign, folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import resource
 
@@ -80,21 +81,21 @@ def test_an_error_of_another_kind_stays_itself(tmp_path):
 
 @pytest.fixture(scope="module")
 def migration(tmp_path_factory):
-    """The migration of three files, what it reads, and how much it writes."""
+    """The migration of three files, what it reads, and what it writes."""
     folder = tmp_path_factory.mktemp("disk")
     program = {program.name: program for program in programs.conversions(folder)}["migrate_npz"]
-    return program, folder / "v2", *disk.finish(program, folder / "log"), folder / "log"
+    return program, folder / "v2", disk.finish(program, folder / "log"), folder / "log"
 
 
 @pytest.mark.parametrize("fault", disk.FAULTS)
 def test_a_program_and_the_disk(migration, fault):
-    program, inputs, size, largest, log = migration
+    program, inputs, written, log = migration
     try:
-        result = disk.run(program, fault, inputs, size, largest, log)
+        result = disk.run(program, fault, inputs, written, log)
     except InputError as error:
         pytest.skip(str(error))
     assert not result.problem, result
-    assert "OUT" in result.result or fault == "vanished input"
+    assert "OUT" in result.result or fault in ("vanished input", disk.STALE)
 
 
 CARELESS = """
@@ -110,6 +111,22 @@ raise RuntimeError("full")
 def test_a_program_without_manners_is_seen(tmp_path):
     (tmp_path / "careless.py").write_text(CARELESS)
     program = Program("careless", "", [str(tmp_path / "careless.py"), str(tmp_path / "out")], tmp_path / "out")
-    result = disk.run(program, "limit of file size", tmp_path / "in", 10_000, 10_000, tmp_path / "log")
-    for part in ("no clear error", "a traceback", "an earlier file was changed", "half.json is not whole", ".part is left"):
-        assert part in result.problem, part
+    for fault, end in (("limit of file size", "no clear error"), (disk.STALE, "does not finish")):
+        result = disk.run(program, fault, tmp_path / "in", disk.Written({"half.json": 10_000}), tmp_path / "log")
+        for part in (
+            end,
+            "a traceback",
+            "an earlier file was changed",
+            "half.json is not whole",
+            "x.part is left",
+        ):
+            assert part in result.problem, part
+    assert ".half.json.left.part is left" in result.problem
+
+
+def test_results_take_the_place_of_their_like_in_the_record(tmp_path):
+    for fault, told in (("most of a disk", "1"), (disk.STALE, "2"), ("half a disk", "3"), (disk.STALE, "4")):
+        disk.record(tmp_path / "r.json", disk.Result(fault, "a", told))
+    disk.record(tmp_path / "r.json", disk.Result("half a disk", "b", "5"))
+    rows = json.loads((tmp_path / "r.json").read_text())["disk"]
+    assert [(row["program"], row["result"]) for row in rows] == [("a", "3"), ("a", "1"), ("a", "4"), ("b", "5")]

@@ -5,7 +5,6 @@ import json
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from monai_vmat.case import read_dose, read_dose_sd
 from monai_vmat.dicom import rtdose
@@ -37,10 +36,6 @@ def test_a_standard_deviation_is_written_beside_the_dose(tmp_path, prostate, mak
 def test_of_a_case_far_outside_all_files_say_so(tmp_path, prostate, make_case, evaluate_cases, monkeypatch, caplog):
     case = make_case(prostate)
     engine = evaluate_cases(prostate, [case], 0.0)
-    engine.state.batch[0] |= {
-        "prescription_gy": torch.tensor([case.prescription_gy[t.name] for t in prostate.targets]),
-        "constraints": torch.as_tensor(case.constraints),
-    }
     comments = []
     monkeypatch.setattr(rtdose, "write_rtdose", lambda *arguments: comments.append(arguments[-1]))
     for name, trained_on in (("inside", {"voxel size Z, mm": [2.5, 3.5]}), ("outside", {"voxel size Z, mm": [1.0, 1.5]})):

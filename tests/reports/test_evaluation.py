@@ -48,6 +48,8 @@ def test_the_worst_case_is_first_and_an_unknown_error_last(project):
         (lambda c: c["per_case_results"][1]["dose_metrics"].pop("mae_body_gy"), r"\[1\].dose_metrics.mae_body_gy"),
         (lambda c: c["per_case_results"][0].update(dose_metrics=3), r"\[0\].dose_metrics.mae_body_gy"),
         (lambda c: c.update(experiment=None), "'experiment'"),
+        (lambda c: c.update(experiment="../../ours"), "'experiment': a name"),
+        (lambda c: c.update(split="/test"), "'split': a name"),
         (lambda c: c.pop("protocol"), "'protocol'"),
     ],
 )

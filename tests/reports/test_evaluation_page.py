@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from monai_vmat.files import read_json, write_json
 from monai_vmat.reports.evaluation import find_cases, read_evaluation, read_volumes
-from monai_vmat.reports.evaluation_page import WARNING, embed_case, html_table
+from monai_vmat.reports.evaluation_page import WARNING, embed_case, evaluation_html, html_table
 
 HOSTILE = '"><img src=x onerror=alert(1)>&amp;</script><script>alert(2)</script>'
 
@@ -71,28 +72,26 @@ def test_settings_show_the_last_name_of_paths_only(evaluated, project, page_of):
     assert "jane" not in text and "vgg.pth" in text and "lr/2" in text and str(evaluated.parent) not in text
 
 
-def test_hostile_names_stay_text(project, page_of):
+def test_hostile_names_stay_text(project):
     folder = project / "predictions" / "ours_test"
     results = read_json(folder / "evaluation_results.json")
-    items = read_json(project / "data" / "datalist.json")
-    # An embedded case's id is part of a file's name.
-    names = {"mild": HOSTILE.replace("/", ""), "medium": HOSTILE, "worst": "worst"}
     for case in results["per_case_results"]:
-        case["case_id"] = names[case["case_id"]]
         if case["case_id"] != "worst":
             case["goals"][0]["structure"] = HOSTILE
             case["small_structures"] = [HOSTILE]
     results |= {"experiment": HOSTILE, "conventions": {HOSTILE: HOSTILE}, "checkpoint": HOSTILE, "git_commit": HOSTILE}
     write_json(folder / "evaluation_results.json", results)
-    for item in items["test"]:
-        item["case_id"] = names[item["case_id"]]
-    write_json(project / "data" / "datalist.json", items)
-    shutil.move(folder / "mild_pred.npz", folder / f"{names['mild']}_pred.npz")
-    html = page_of(project, embed=(names["mild"],))
+    evaluation = read_evaluation(folder, project / "runs")
+    items = find_cases(evaluation, project / "data")
+    embedded = {HOSTILE: embed_case(read_volumes(evaluation, evaluation.cases[-1], items["mild"]), "PTV70")}
+    # No datalist takes such case ids; the page does not rely on it.
+    names = {"worst": "worst", "medium": f"2{HOSTILE}", "mild": HOSTILE}
+    cases = [{**case, "case_id": names[case["case_id"]]} for case in evaluation.cases]
+    html = evaluation_html(dataclasses.replace(evaluation, cases=cases), embedded, {}, None)
     found = Elements(html)
     assert not any(attributes.get("src") == "x" or "onerror" in attributes for _, attributes in found.found)
     assert sum(tag == "script" for tag, _ in found.found) == 2  # data and program
-    assert [case["case_id"] for case in data_of(html)["cases"]] == ["worst", HOSTILE, names["mild"]]
+    assert [case["case_id"] for case in data_of(html)["cases"]] == list(names.values())
     assert found.text.count("<img src=x onerror=alert(1)>") >= 8
 
 
@@ -128,6 +127,19 @@ def test_what_is_null_is_a_dash_and_what_is_newer_is_shown(project, page_of):
     ):
         assert shown in text, shown
     assert "None" not in text and "gamma pass rate 3\N{NO-BREAK SPACE}%" not in text  # no card for what is not known
+
+
+def test_the_page_names_what_is_far_outside_the_training(project, page_of):
+    path = project / "predictions" / "ours_test" / "evaluation_results.json"
+    results = read_json(path)
+    assert "far outside" not in Elements(page_of(project, embed=())).text
+    for case, outside in zip(results["per_case_results"], ([], [HOSTILE, "voxel size Z, mm: 6 (training: 2 to 3.2)"], [])):
+        case["outside_training_range"] = outside
+    write_json(path, results)
+    found = Elements(page_of(project, embed=()))
+    assert "1 of them: \N{BALLOT X} far outside what the training's cases were like." in found.text
+    assert found.text.count("far outside what") == 2 and "voxel size Z, mm: 6 (training: 2 to 3.2)" in found.text
+    assert not any("onerror" in attributes for _, attributes in found.found)
 
 
 def test_tables_mark_met_and_missed_in_words_and_sort_by_full_values():

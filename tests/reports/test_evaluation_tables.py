@@ -145,3 +145,12 @@ def test_everything_measured_on_a_case_is_shown(cases):
 def test_what_older_results_lack_is_left_out(older):
     assert [title for title, _ in metric_tables(older[0])] == ["Dose error", "Gamma pass rate", "DVH"]
     assert len(goal_table(older[0])[0]) == 7
+
+
+def test_which_cases_are_unlike_the_training(cases, prostate):
+    header, _ = case_table(cases, prostate)
+    assert "training's range" not in header  # of weights that say nothing
+    for case, outside in zip(cases, ([], ["Body volume, cc: 9 (training: 1 to 2)"], None), strict=True):
+        case["outside_training_range"] = outside
+    header, rows = case_table(cases, prostate)
+    assert [row[header.index("training's range")] for row in rows] == ["inside", "far outside", None]

@@ -116,6 +116,18 @@ def test_what_a_training_raises_is_reported_without_its_wrappings(raised, told, 
     assert reports == [{"error": told}]
 
 
+def test_a_ray_that_does_not_start_is_told(tmp_path, monkeypatch):
+    def init(**settings):
+        raise Exception("The current node timed out during startup.\nSee the logs")
+
+    monkeypatch.setattr(engine.ray, "init", init)
+    with pytest.raises(
+        InputError, match=r"^Ray: does not start on this machine \(The current node timed out.*--resume"
+    ) as caught:
+        engine.start_ray(None, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

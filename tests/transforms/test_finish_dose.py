@@ -1,8 +1,10 @@
 """The dose that leaves the program: whole grid, no negative values, nothing outside the dose region."""
 
 import numpy as np
+import pytest
 import torch
 
+from monai_vmat.errors import InputError
 from monai_vmat.masks import BODY, DOSE_REGION, pack_masks
 from monai_vmat.transforms.finish_dose import FinishDosed
 
@@ -43,3 +45,14 @@ def test_only_a_protocol_with_a_dose_region_is_masked(prostate, head_and_neck):
         structures = torch.as_tensor(pack_masks({DOSE_REGION: region}, protocol)[None])
         item = {"pred": pred, "structures": structures, "foreground_start_coord": np.zeros(3, int)}
         assert float(FinishDosed(protocol=protocol)(item)["pred"].sum()) == kept
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_dose_names_its_case(prostate, value):
+    structures = torch.as_tensor(pack_masks({BODY: np.ones((2, 2, 2), bool)}, prostate)[None])
+    pred = torch.ones(1, 2, 2, 2)
+    pred[0, 1, 0, 1] = value
+    with pytest.raises(InputError, match="^case p7: its predicted dose holds NaN or infinity"):
+        FinishDosed(protocol=prostate)(
+            {"pred": pred, "structures": structures, "foreground_start_coord": np.zeros(3, int), "case_id": "p7"}
+        )
