@@ -85,7 +85,8 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
         f"{limits['memory_factor']:g} times the largest valid file. Memory is how far the process's resident set grows at its "
         "highest, as the kernel counts it; the largest valid file is what its arrays take uncompressed or the bytes of the "
         f"files that are read together, whichever is more, at least {limits['least_content_bytes'] / _MIB:g} MiB. For settings "
-        "it is what running the valid ones takes.",
+        "it is what running the valid ones takes. Time in which the reader had work and other programs the processor is not "
+        "counted.",
         "Damage is of two kinds: to any bytes (flipped, cut, inserted, swapped, repeated, a hole of 4 GiB at the end), and to "
         "what each format has that can lie: npy headers, zip directories and names, archive bombs of 2 GiB, JSON values and "
         "keys, DICOM elements, sizes, contours and transfer syntaxes, NIfTI headers, CSV rows, pickles and tensors of "
