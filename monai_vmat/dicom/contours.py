@@ -135,9 +135,12 @@ def _area(polygons: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> 
     to_pixel, to_next = np.zeros((2, height * (width + 2)))
     # Crossings take memory, of which a hostile contour has millions: they are found some lines at a time, as many as the
     # contours have points or a few more. Each is added in its turn, so that where they are parted changes no bit.
-    parts = 1 + int((edges[1] - edges[0]).sum()) // max(_CROSSINGS, len(start))
-    small = np.min_scalar_type(height * _LINES)  # integers of 16 bits are sorted several times as fast
-    for first, last in itertools.pairwise(np.linspace(0, height * _LINES, parts + 1).astype(int)):
+    lines = height * _LINES
+    begun, ended = (np.bincount(edge, minlength=lines + 1) for edge in edges)
+    crossings = np.cumsum(np.cumsum(begun - ended))
+    several = np.searchsorted(crossings, np.arange(0, crossings[-1], max(_CROSSINGS, len(start)))[1:])
+    small = np.min_scalar_type(lines)  # integers of 16 bits are sorted several times as fast
+    for first, last in itertools.pairwise([0, *several.tolist(), lines]):
         among = edges.clip(first, last)
         count = among[1] - among[0]
         edge = np.repeat(np.arange(len(count)), count)
