@@ -21,7 +21,7 @@ import numpy as np
 
 from monai_vmat.dicom.grid import Grid
 
-_CROSSINGS = 2**17
+_CROSSINGS = 2**14
 _LINES = 15  # odd: the middle one runs through the voxel's centre, where the shift below decides
 # Contours that run exactly through voxel centres would take both or neither of the voxels at opposite sides: a slight shift
 # takes one, which keeps the volume.
@@ -131,10 +131,16 @@ def _area(polygons: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> 
     end = np.concatenate([np.roll(p, -1, axis=0) for p in polygons]) - low
     # Lines are at y = (m + 1/2) / _LINES; an edge crosses those from its lower end (included) to its upper one (excluded).
     edges = np.sort(np.ceil(np.stack([start[:, 1], end[:, 1]]) * _LINES - 0.5).clip(0, height * _LINES), axis=0).astype(int)
-    steps = np.zeros(height * (width + 2))
-    # Crossings take memory, of which a hostile contour has millions: they are found some lines at a time.
-    parts = 1 + int((edges[1] - edges[0]).sum()) // _CROSSINGS
-    for first, last in itertools.pairwise(np.linspace(0, height * _LINES, parts + 1).astype(int)):
+    # What lies right of a crossing fills its pixel in part and all further ones: as steps from pixel to pixel, two each.
+    to_pixel, to_next = np.zeros((2, height * (width + 2)))
+    # Crossings take memory, of which a hostile contour has millions: they are found some lines at a time, as many as the
+    # contours have points or a few more. Each is added in its turn, so that where they are parted changes no bit.
+    lines = height * _LINES
+    begun, ended = (np.bincount(edge, minlength=lines + 1) for edge in edges)
+    crossings = np.cumsum(np.cumsum(begun - ended))
+    several = np.searchsorted(crossings, np.arange(0, crossings[-1], max(_CROSSINGS, len(start)))[1:])
+    small = np.min_scalar_type(lines)  # integers of 16 bits are sorted several times as fast
+    for first, last in itertools.pairwise([0, *several.tolist(), lines]):
         among = edges.clip(first, last)
         count = among[1] - among[0]
         edge = np.repeat(np.arange(len(count)), count)
@@ -142,13 +148,15 @@ def _area(polygons: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray) -> 
         y = (line + 0.5) / _LINES
         (x0, y0), (x1, y1) = start[edge].T, end[edge].T
         x = (x0 + (y - y0) * (x1 - x0) / (y1 - y0)).clip(0, width)
-        order = np.lexsort((x, line))
+        order = np.lexsort((x, line.astype(small)))
         x, row = x[order], line[order] // _LINES
-        # Along a line the inside begins at every other crossing. What lies right of a crossing fills its pixel in part and
-        # all further ones: as steps from pixel to pixel, two entries each.
+        # Along a line the inside begins at every other crossing.
         sign = np.where(np.arange(len(x)) % 2 == 0, 1.0, -1.0)
         column = np.floor(x).astype(int)
         part = x - column
-        steps += np.bincount(row * (width + 2) + column, sign * (1 - part), len(steps))
-        steps += np.bincount(row * (width + 2) + column + 1, sign * part, len(steps))
-    return np.cumsum(steps.reshape(height, width + 2), axis=1)[:, :width] / _LINES
+        pixel = row * (width + 2) + column
+        np.add.at(to_pixel, pixel, sign * (1 - part))
+        np.add.at(to_next, pixel + 1, sign * part)
+    to_pixel += to_next
+    rows = to_pixel.reshape(height, width + 2)
+    return np.cumsum(rows, axis=1, out=rows)[:, :width] / _LINES

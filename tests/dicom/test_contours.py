@@ -121,6 +121,23 @@ def test_bands_of_lines_change_nothing(monkeypatch):
     assert np.array_equal(rasterise(contours, grid(), 1.0), whole)
 
 
+def test_areas_take_no_more_memory_than_a_small_picture_and_are_the_same_wherever_lines_are_parted(monkeypatch):
+    """A contour of twenty thousand points up and down; one across it whose edges end within pixels."""
+    k = np.arange(20_000)
+    zigzag = np.stack([np.full(len(k), 30.2), np.where(k % 2, 2.3, 12.1)], 1)
+    wild = np.random.default_rng(1).uniform(-5, 65, (200, 2))
+    low, high = np.zeros(2, int), np.full(2, 60)
+    tracemalloc.start()
+    module._area([zigzag], low, high)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 2**20
+    monkeypatch.setattr(module, "_CROSSINGS", 2**30)
+    whole = module._area([wild], low, high)
+    monkeypatch.setattr(module, "_CROSSINGS", 300)
+    assert np.array_equal(module._area([wild], low, high), whole)
+
+
 def test_the_same_contour_twice_is_no_hole():
     contour = box((-10.0, -10.0), (10.0, 10.0), 0.5)
     assert rasterise([contour, contour.copy()], grid(), 1.0).sum() == 20**2

@@ -72,7 +72,8 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
         *("reader", "files", "kinds of damage", "read right", "refused", "failed"),
         *("largest valid, MiB", "memory for it, x", "most memory, x", "slowest, s"),
     )
-    commits = sorted({str(r["commit"]) for r in readers})
+    commits = {str(r["commit"]): [other["reader"] for other in readers if other["commit"] == r["commit"]] for r in readers}
+    of_commits = [f"{commit} ({', '.join(names)})" if len(commits) > 1 else commit for commit, names in commits.items()]
     machine, versions = record["hardware"], record["versions"]
     text = [
         "## Bad input",
@@ -85,12 +86,16 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
         f"{limits['memory_factor']:g} times the largest valid file. Memory is how far the process's resident set grows at its "
         "highest, as the kernel counts it; the largest valid file is what its arrays take uncompressed or the bytes of the "
         f"files that are read together, whichever is more, at least {limits['least_content_bytes'] / _MIB:g} MiB. For settings "
-        "it is what running the valid ones takes.",
+        "it is what running the valid ones takes. Time in which the reader had work and other programs the processor is not "
+        "counted.",
+        "The last four columns: what the largest valid file holds; how many times that the memory is that reading the valid "
+        "files takes, and the most that reading a damaged one took; the longest that one took.",
         "Damage is of two kinds: to any bytes (flipped, cut, inserted, swapped, repeated, a hole of 4 GiB at the end), and to "
         "what each format has that can lie: npy headers, zip directories and names, archive bombs of 2 GiB, JSON values and "
         "keys, DICOM elements, sizes, contours and transfer syntaxes, NIfTI headers, CSV rows, pickles and tensors of "
         "checkpoints, settings of the command line. What MONAI finds before it runs a configuration (no such file, `%` "
         "macros, nested names that are not there) it tells in its own words.",
+        "The same damage again, and one file of it with what comes of it (numbers count from 0):",
         _code(
             "".join(
                 f'python -m tests.faults.fuzz --seed {record["seed"]} --files {r["files"]} --readers "{r["reader"]}" '
@@ -99,7 +104,7 @@ def _fuzz(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> s
             )
             + f'python -m tests.faults.fuzz --repeat "READER:NUMBER" --seed {record["seed"]} --out damaged'
         ),
-        f"{record['seconds'] / 60:.0f} minutes; commit {', '.join(commits)}; {machine['cpu']}, {machine['cores']} cores; "
+        f"{record['seconds'] / 60:.0f} minutes; commit {', '.join(of_commits)}; {machine['cpu']}, {machine['cores']} cores; "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     ]
     if failures:

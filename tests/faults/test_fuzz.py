@@ -1,15 +1,19 @@
 """A short campaign over all readers; the long one is ``python -m tests.faults.fuzz``."""
 
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from monai_vmat.errors import InputError
 
+from . import fuzz
 from .fuzz import Tally, Trial, judge
 from .fuzz_mutations import mutate
 
@@ -63,6 +67,34 @@ def test_memory_that_ran_out_is_a_failure_though_it_was_told():
             raise InputError("a", "is bad", "Mend it") from error
 
     assert judge(read, Path("a"))[0] == "memory: it ran out"
+
+
+def test_what_sleeps_is_slow_and_what_waits_for_a_processor_is_not(monkeypatch):
+    """Two processes that compute on one processor: each has it half of the time."""
+    monkeypatch.setattr(fuzz, "LIMIT_S", 0.5)
+
+    def slow(path):
+        time.sleep(0.6)
+
+    def busy(path):
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(mine)})
+        rival = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            end = time.process_time() + 0.35
+            while time.process_time() < end:
+                pass
+        finally:
+            rival.kill()
+            rival.wait()
+            os.sched_setaffinity(0, mine)
+
+    def outcome(read):
+        return fuzz._try(SimpleNamespace(read=read), Path("a"), 0, "truncate", fuzz.LEAST_CONTENT_BYTES).outcome
+
+    assert outcome(slow).startswith("took more than")
+    began = time.perf_counter()
+    assert outcome(busy) == "read" and time.perf_counter() - began > 0.5
 
 
 def test_the_same_seed_is_the_same_damage():
