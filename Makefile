@@ -6,6 +6,8 @@
 # make experiments               train and evaluate every loss on the embedded cohort, compare them in docs/experiments.md (hours)
 # make gradient-sweep            the same for the gradient loss with weights 0.05, 0.1 (grad_loss itself) and 0.2, in docs/gradient_sweep.md
 # make cohort                    make the embedded cohort again (half an hour on two cores)
+# make coverage                  the tests, and how many branches of monai_vmat they take; coverage.json for 'make mutations'
+# make mutations                 do the tests of metrics and losses bite? (docs/reliability/mutations.json)
 # make lint                      style and types
 
 PYTHON ?= python3
@@ -37,7 +39,7 @@ ifeq ($(MAKECMDGOALS)$(OPENKBP),demo-openkbp)
 $(error name a folder with the OpenKBP patients: make demo-openkbp OPENKBP=DIR (a checkout of the open-kbp repository, or its provided-data folder))
 endif
 
-.PHONY: demo demo-openkbp experiments gradient-sweep test tensorboard cohort lint clean
+.PHONY: demo demo-openkbp experiments gradient-sweep test tensorboard cohort lint clean coverage mutations
 
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
@@ -98,6 +100,16 @@ predictions/grad_loss-weight%_test/evaluation_results.json: | $(VENV)/ready
 
 test: $(VENV)/developed
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/developed
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage json --quiet
+	$(BIN)/python -m coverage report
+
+mutations: $(VENV)/developed
+	$(BIN)/python -m tests.mutations --out docs/reliability/mutations.json $(if $(wildcard coverage.json),--coverage coverage.json)
 
 tensorboard: $(VENV)/ready
 	$(BIN)/tensorboard --logdir runs --host localhost

@@ -74,10 +74,9 @@ class SignedDistanced(MapTransform):
         for key in self.key_iterator(item):
             packed: MetaTensor = item[key]
             if "stored_distances" in item:
-                distances = item.pop("stored_distances")
+                item["signed_distances"] = item.pop("stored_distances")
             else:
-                distances = self._compute(packed)
-            item["signed_distances"] = MetaTensor(distances, affine=packed.affine)
+                item["signed_distances"] = MetaTensor(self._compute(packed), affine=packed.affine)
         return item
 
     def _compute(self, packed: MetaTensor) -> torch.Tensor:

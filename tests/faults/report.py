@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write docs/reliability.md from what the campaigns recorded: bad input (fuzz.py) and, where it is given, crashes and disks."""
+"""Write docs/reliability.md from what was recorded of bad input (fuzz.py), of crashes and disks (crash.py), and of changes that
+the tests should notice (tests/mutations.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from monai_vmat.errors import InputError
 from monai_vmat.files import read_json, write_text
 
 EXAMPLE = """example:
-  python -m tests.faults.report docs/reliability/fuzz.json docs/reliability/crash.json --out docs/reliability.md"""
+  python -m tests.faults.report docs/reliability/*.json --out docs/reliability.md"""
 
 FINDINGS = Path(__file__).parent / "findings.json"
 _MIB = 1024**2
@@ -131,7 +132,38 @@ def _crash(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> 
     return "\n\n".join([*text, *_found([*findings, *record.get("failures_found", [])])])
 
 
-_SECTIONS = {"fuzz": _fuzz, "crash": _crash}
+def _mutations(record: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> str:
+    changes = record["changes"]
+    survived = sum(change["caught_by"] is None for change in changes)
+    rows = [
+        (
+            f"{c['file']}.py",
+            f"`{c['old']}`",
+            f"`{c['new']}`",
+            c["caught_by"].split("::")[-1] if c["caught_by"] else "**nobody**",
+        )
+        for c in changes
+    ]
+    text = [
+        "## Do the tests bite?",
+        f"{len(changes)} single changes to metrics and losses: {len(changes) - survived} made a test of the same file fail, "
+        f"{survived} did not.",
+        _table(("file", "was", "became", "first test that failed"), rows),
+        _code("python -m tests.mutations --out docs/reliability/mutations.json"),
+        f"{record['seconds'] / 60:.0f} minutes; commit {record['commit']}",
+    ]
+    if coverage := record["coverage"]:
+        taken, of = coverage["covered_branches"], coverage["num_branches"]
+        lines, all_lines = coverage["covered_lines"], coverage["num_statements"]
+        text.insert(
+            2,
+            f"The suite takes {taken} of {of} branches of `monai_vmat` ({100 * taken / of:.1f} %) and {lines} of {all_lines} "
+            f"statements ({100 * lines / all_lines:.1f} %), what numba compiles apart (`make coverage`).",
+        )
+    return "\n\n".join([*text, *_found(findings)])
+
+
+_SECTIONS = {"fuzz": _fuzz, "crash": _crash, "mutations": _mutations}
 
 
 def _found(findings: Sequence[Mapping[str, str]]) -> list[str]:

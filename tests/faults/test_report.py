@@ -58,6 +58,17 @@ def test_figures_are_the_records():
     assert "55 times a program was killed" in text and "| full | training | one line |" in text
 
 
+def test_changes_that_no_test_caught_are_shown():
+    change = {"file": "losses/dvh", "old": "a | b", "new": "a", "caught_by": "tests/losses/test_dvh.py::test_by_hand[1]"}
+    coverage = {"num_statements": 400, "covered_lines": 390, "num_branches": 200, "covered_branches": 185}
+    record = {"kind": "mutations", "commit": "abc", "seconds": 240.0, "coverage": coverage}
+    text = page({"mutations": record | {"changes": [change, change | {"caught_by": None}, change]}}, {})
+    assert "3 single changes to metrics and losses: 2 made a test of the same file fail, 1 did not" in text
+    assert "| losses/dvh.py | `a \\| b` | `a` | test_by_hand[1] |" in text and "| `a` | **nobody** |" in text
+    assert "185 of 200 branches of `monai_vmat` (92.5 %)" in text and "(97.5 %)" in text and "4 minutes; commit abc" in text
+    assert "branches" not in page({"mutations": record | {"changes": [change], "coverage": None}}, {})
+
+
 def test_what_did_not_fail_and_was_not_run_is_not_there():
     text = page({"fuzz": FUZZ | {"readers": FUZZ["readers"][1:]}}, {})
     assert "0 failed" in text and "Failures of this campaign" not in text and "Crashes" not in text and "Found" not in text

@@ -26,7 +26,7 @@ def distributions():
     yield "uniform", np.full(1000, 66.6)
 
 
-@pytest.mark.parametrize("name, dose_gy", distributions(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize("name, dose_gy", list(distributions()), ids=lambda v: v if isinstance(v, str) else "")
 def test_near_the_exact_dvh(name, dose_gy):
     dose = torch.as_tensor(dose_gy / RX_GY)
     assert RX_GY * float(soft_dose_at_volume(dose, 95)) == pytest.approx(dose_at_volume(dose_gy, 95), abs=0.2)

@@ -101,6 +101,7 @@ def test_plan_quality(prostate, make_case):
     """A lower target's isodose is compared with what it is meant to cover: that target and the higher one."""
     case = make_case(prostate)
     masks = case_masks(case, prostate)
+    masks["PTV56"] = masks["PTV56"] & ~masks["PTV70"]  # some contour the lower target without the higher one
     both = masks["PTV70"] | masks["PTV56"]
     ideal = np.select([masks["PTV70"], masks["PTV56"]], [70.0, 56.0], 20.0).astype(np.float32)
     pred = np.where(both, ideal, 54.0).astype(np.float32)  # spills 54 Gy over everything
@@ -153,6 +154,18 @@ def test_aggregate(neck, head_and_neck):
     json.dumps({"results": results, "summary": summary}, allow_nan=False)
 
 
+def test_goals_agree_where_both_doses_meet_or_miss_them(neck, head_and_neck):
+    case, masks = neck
+    result = evaluate(case.dose_gy, case, masks, head_and_neck)
+    pairs = ((True, True), (False, False), (True, False), (False, False), (False, True))
+    goals = [{"predicted_met": predicted, "reference_met": reference} for predicted, reference in pairs]
+    assert (
+        aggregate([result | {"goals": goals[:2]}, result | {"goals": goals[2:]}], head_and_neck)["goal_agreement_percent"]
+        == 60.0
+    )
+    assert aggregate([result | {"goals": []}], head_and_neck)["goal_agreement_percent"] is None
+
+
 def test_gamma_is_read_from_one_map_by_region(neck, head_and_neck):
     case, masks = neck
     shifted = case.dose_gy + 3.0
@@ -171,9 +184,10 @@ def test_gamma_is_read_from_one_map_by_region(neck, head_and_neck):
     assert set(without) == set(found) and without["other_criteria"] == {"3 %/2 mm": None, "2 %/2 mm": None}
 
 
-def test_margins_are_euclidean():
+@pytest.mark.parametrize(("share", "spacing"), [(0.01, (2.0, 3.0, 2.5)), (0.0, (0.8, 3.0, 2.5))])
+def test_margins_are_euclidean(share, spacing):
     rng = np.random.default_rng(0)
-    mask, spacing = rng.random((9, 8, 7)) > 0.99, (2.0, 3.0, 2.5)
+    mask = rng.random((9, 8, 7)) < share
     mask[0, 0, 0] = True
     centres = np.argwhere(np.ones(mask.shape, bool)) * spacing
     nearest = np.linalg.norm(centres[:, None] - np.argwhere(mask) * spacing, axis=-1).min(1)

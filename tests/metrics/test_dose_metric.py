@@ -11,6 +11,7 @@ from monai_vmat.errors import InputError
 from monai_vmat.metrics.dose_metric import DoseMetric
 
 ONE, OTHER = (3.0, 2.0, 2.5), (1.0, 1.5, 4.0)
+TURN = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 class HighDose(DoseMetric):
@@ -49,12 +50,14 @@ def test_where_the_spacing_comes_from(batch):
     y_pred, y = batch
     plain, own = HighDose(scale_gy=70.0), HighDose(scale_gy=70.0, spacing_mm=ONE)
     stacked = MetaTensor(y, affine=torch.diag(torch.tensor([-1.0, -1.5, 4.0, 1.0])))
+    oblique = MetaTensor(y, affine=torch.tensor(TURN @ np.diag([*OTHER, 1.0])))
     for found, spacings in (
         (plain(y_pred, y, spacing=ONE), (ONE, ONE)),
         (plain(y_pred, y, spacing=[ONE, OTHER]), (ONE, OTHER)),
         (plain(list(y_pred), list(y), spacing=[ONE, OTHER]), (ONE, OTHER)),
         (plain(list(y_pred), located(y, (ONE, OTHER))), (ONE, OTHER)),
         (plain(y_pred, stacked), (OTHER, OTHER)),
+        (plain(y_pred, oblique), (OTHER, OTHER)),
         (own(y_pred, stacked), (ONE, ONE)),
         (own(y_pred, stacked, spacing=OTHER), (OTHER, OTHER)),
     ):

@@ -56,3 +56,8 @@ def test_single_precision_only_where_it_is_good_enough(monkeypatch):
     dose[::2] *= 1e-2
     gamma_map(dose, dose + 1, (3, 3, 3), 1, 3, mode="sampled", local=True, cutoff_percent=0)
     assert taken == [np.float32, np.float64]
+
+
+def test_the_outer_faces_belong_to_the_grid():
+    dose = np.random.default_rng(0).uniform(20, 60, (4, 4, 4)).astype(np.float32)
+    assert (gamma_map(dose, dose, (2.0, 2.0, 2.0), mode="sampled") == 0).all()
