@@ -104,17 +104,17 @@ def calibration(spreads: Sequence[Spread]) -> dict[str, Any]:
 
 
 def calibration_figure(found: Mapping[str, Any]) -> Figure:
-    """Error over predicted standard deviation: of the bins of voxels, and of the cases."""
+    """Error over predicted standard deviation: of the bins of voxels (a tenth of them each), and of the cases."""
     figure, (of_voxels, of_cases) = figure_of_panels(2)
     sd = [b["sd_mean_gy"] for b in found["bins"]]
     ends = [0.0, max(sd)]
     of_voxels.plot(ends, ends, ":", color="black", label="RMSE = standard deviation")
     for (name, label), color, marker in zip((("rmse_gy", "RMSE"), ("mae_gy", "MAE")), COLORS, ("o", "s"), strict=False):
         of_voxels.plot(sd, [b[name] for b in found["bins"]], marker=marker, markersize=3, color=color, label=label)
-    of_voxels.set(xlabel="Predicted standard deviation, a tenth of the voxels each [Gy]", ylabel="Error [Gy]")
+    of_voxels.set(xlabel="Predicted standard deviation [Gy]", ylabel="Error [Gy]")
     of_voxels.legend(fontsize=7)
     of_cases.plot([c["sd_mean_gy"] for c in found["cases"]], [c["mae_gy"] for c in found["cases"]], "o", color=COLORS[0])
-    of_cases.set(xlabel="Mean standard deviation of a case [Gy]", ylabel="MAE of the case [Gy]")
+    of_cases.set(xlabel="Mean standard deviation [Gy]", ylabel="MAE of the case [Gy]")
     for ax in (of_voxels, of_cases):
         ax.set_xlim(0, None)
         ax.set_ylim(0, None)

@@ -28,6 +28,7 @@ NOTE = (
 # The errors of DVH points that the table by structure shows, where a structure has them: targets D95 and D1.
 _POINTS = ("D95", "D1", "Dmean", "D0.1cc")
 _PICTURE_DPI = 80
+_FIGURE_DPI = 160  # drawn as small as papers have it
 _WORST = 3
 # The lines of a model card between which the results stand.
 CARD_BEGIN, CARD_END = "<!-- by python -m monai_vmat.reports results -->", "<!-- end of results -->"
@@ -76,13 +77,13 @@ def write_results(
         stem = f"{facts['experiment']}_{facts['split']}"
         if calibrated := _calibration(evaluation):
             found["error over predicted standard deviation"] = folder / f"{stem}_calibration.png"
-            _save(calibration_figure(calibrated), folder / f"{stem}_calibration.png")
+            _save(calibration_figure(calibrated), folder / f"{stem}_calibration.png", _FIGURE_DPI)
         wanted = evaluation.cases[:pictures] if not pictures_of or facts["experiment"] in pictures_of else []
         items = find_cases(evaluation, dataset_dir) if wanted else {}
         for result in tqdm(wanted, desc=f"Pictures of {evaluation.title}", unit="case", disable=not wanted):
             case_id = result["case_id"]
             found[f"{case_id}, one of the worst cases"] = folder / f"{stem}_{case_id}.png"
-            _save(_planes(evaluation, result, items[case_id]), folder / f"{stem}_{case_id}.png")
+            _save(_planes(evaluation, result, items[case_id]), folder / f"{stem}_{case_id}.png", _PICTURE_DPI)
     described = {evaluation.title: _described(evaluation) for evaluation in evaluations}
 
     def text(heading: str, path: Path) -> str:
@@ -248,6 +249,6 @@ def _planes(evaluation: Evaluation, result: Mapping[str, Any], item: Mapping[str
     return three_planes(volumes.ct_hu, volumes.masks, doses, evaluation.protocol, volumes.spacing_mm, title=title)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, dpi: int) -> None:
     with write_whole(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_PICTURE_DPI)
+        figure.savefig(temporary, format="png", dpi=dpi)
