@@ -104,6 +104,7 @@ class Campaign:
         if status is None:
             for pid in family(running.pid):
                 _end(pid)
+            running.wait(LIMIT_S)
             raise RuntimeError(f"{program.name} has not ended after {LIMIT_S:g} s: {self._said()}")
         if status != 0:
             raise RuntimeError(f"{program.name} ended with {status}: {self._said()}")
