@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import zlib
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from monai_vmat.files import read_json, write_json
+from monai_vmat.reports.evaluation import find_cases, read_evaluation, read_volumes
+from monai_vmat.reports.evaluation_page import embed_case, evaluation_html
 
 PIXELS = "const c = document.getElementById(arguments[0]); return c.toDataURL()"
 ORDER = "return [...document.querySelectorAll('#cases tbody tr')].map((row) => row.cells[0].innerText)"
@@ -239,14 +242,15 @@ def test_hostile_names_do_nothing(open_browser, page_of, project):
     results = read_json(folder / "evaluation_results.json")
     name = "<img src=x onerror=document.title=1>"
     results["experiment"] = f"{name}</script><script>document.title=2</script>"
-    results["per_case_results"][0]["case_id"] = name
     write_json(folder / "evaluation_results.json", results)
-    items = read_json(project / "data" / "datalist.json")
-    items["test"][0]["case_id"] = name
-    write_json(project / "data" / "datalist.json", items)
-    (folder / "mild_pred.npz").rename(folder / f"{name}_pred.npz")
+    evaluation = read_evaluation(folder, project / "runs")
+    mild = evaluation.cases[2]
+    items = find_cases(evaluation, project / "data")
+    embedded = {name: embed_case(read_volumes(evaluation, mild, items[mild["case_id"]]), "PTV70")}
+    # No datalist takes such a case id; the page does not rely on it.
+    cases = [*evaluation.cases[:2], {**mild, "case_id": name}]
     page = project / "report.html"
-    page.write_text(page_of(project, embed=(name,)))
+    page.write_text(evaluation_html(dataclasses.replace(evaluation, cases=cases), embedded, {}, None))
     browser = open_browser()
     browser.open(page)
     browser.click("#cases button[data-case='2']")
