@@ -65,6 +65,7 @@ def export_model(
     facts = {
         "protocol": protocol.name,
         "settings": network.settings,
+        **_window(record["config"]),
         "training": {
             "run": run.name,
             "checkpoint": checkpoint,
@@ -85,6 +86,13 @@ def export_model(
         torch.save(describe(weights, facts), temporary)
         _verify(temporary, network, protocol, DTYPES[dtype])
     return facts
+
+
+def _window(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The window that the run validated with, see :func:`monai_vmat.weights.trained_window`; the patch's size unless stated."""
+    window = config.get("window", "@patch_size")
+    window = config.get("patch_size") if window == "@patch_size" else window
+    return {} if window is None else {"window": window}
 
 
 def _ranges(record: Mapping[str, Any], dataset_dir: str | Path | None, protocol: Protocol) -> dict[str, list[float]]:

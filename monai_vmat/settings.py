@@ -115,6 +115,7 @@ def _device(value: Any) -> str:
 
 # Each says what was expected, or nothing when the value is good.
 _EXPECTED: dict[str, Callable[[Any], str]] = {
+    "weights": _files,  # first: other settings are read from them
     **dict.fromkeys(("max_epochs", "val_interval", "patience", "patches_per_case", "batch_size", "threads"), _count),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_gradient_norm", "loss_weights_learning_rate"), _positive),
     **dict.fromkeys(("warmup_share", "average_decay", "flip_probability", "motion_probability", "cache_rate"), _share),
@@ -126,7 +127,7 @@ _EXPECTED: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("mapping", "vgg_weights"), _optional_text),
     **{"workers": _number_of, "seed": _seed, "base_channels": _width, "experiment": _name, "split": _section},
     **{"constraints": _numbers_by_name, "loss#weights": _numbers_by_name, "network_def#embedding_dim": _count},
-    **{"device": _device, "weights": _files},
+    "device": _device,
 }
 
 

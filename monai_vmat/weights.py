@@ -93,6 +93,23 @@ def trainings_of(weights: str | Path | Sequence[str | Path]) -> list[dict[str, A
     return [found["training"] for found in facts if "training" in found]
 
 
+def trained_window(weights: str | Path | Sequence[str | Path], otherwise: Any) -> Any:
+    """The window that the files' networks were judged with in training; ``otherwise`` where none says so.
+
+    Group normalisation takes its mean and deviation over the whole window: in a much larger one, padded where the patient ends,
+    the same network gives another dose, wrong by many Gy.
+
+    Raises:
+        InputError: when files of an ensemble say different windows.
+    """
+    files = [path for path in weight_files(weights) if path.is_file()]
+    said = [window for path in files if (window := facts_of(read_weights(path)).get("window")) is not None]
+    if any(window != said[0] for window in said):
+        problem = f"the networks were trained with different windows: {', '.join(map(str, said))}"
+        raise InputError("--weights", problem, "Predict with one at a time, or state --window")
+    return said[0] if said else otherwise
+
+
 def build_network(
     weights: str | Path | Sequence[str | Path],
     protocol: Protocol,

@@ -214,6 +214,14 @@ def test_inference_needs_no_dose_and_hears_the_constraints(trained, tmp_path, pr
     assert (tmp_path / "plan" / "new_pred.nii.gz").exists()
 
 
+def test_the_shipped_model_predicts_by_default_what_it_is_shipped_for(tmp_path):
+    """In another window than that of its training it would be wrong by many Gy."""
+    case = ROOT / "data" / "cohort" / "phantom_005_rectum-first.npz"
+    succeed("inference", ("inference.json",), input=case, output_dir=tmp_path)
+    predicted, reference = (read_dose(path)[0] for path in (tmp_path / "phantom_005_rectum-first_pred.npz", case))
+    assert np.abs(predicted - reference)[reference > 7].mean() < 3
+
+
 def test_inference_knows_the_weights_protocol_and_width(trained, tmp_path, head_and_neck, make_case):
     """The overlay predicts OpenKBP's cases by weights of a width that nobody states; what contradicts a file is one line."""
     write_case(make_case(head_and_neck, with_dose=False, case_id="neck"), tmp_path / "in" / "neck.npz")

@@ -30,7 +30,13 @@ def run(tmp_path, prostate, make_case):
         write_case(make_case(prostate, seed=seed, case_id=case_id), folder / f"{case_id}.npz")
     (folder / "datalist.json").write_text(json.dumps({"protocol": prostate.name, **datalist}))
     network_def = {"_target_": "FiLMUNet", "in_channels": "$@protocol.in_channels", "base_channels": "@base_channels"}
-    config = {"protocol_name": prostate.name, "max_epochs": 5, "network_def": network_def | {"use_film": False}}
+    config = {
+        "protocol_name": prostate.name,
+        "max_epochs": 5,
+        "patch_size": [32, 16, 16],
+        "window": "@patch_size",
+        "network_def": network_def | {"use_film": False},
+    }
     config["datalist"] = str(folder / "datalist.json")
     record = {"config": config, "seed": 7, "git_commit": "abc", "cases": cases}
     record["hardware"] = {"machine": "x86_64", "cpu": "a CPU", "gpu": None}
@@ -49,6 +55,7 @@ def test_the_best_weights_rounded_and_their_facts(run, tmp_path, prostate, dtype
         tensor.dtype == DTYPES[dtype] and torch.equal(tensor, best[name].to(DTYPES[dtype])) for name, tensor in state.items()
     )
     assert facts["protocol"] == prostate.name and facts["settings"]["base_channels"] == 8 and not facts["settings"]["use_film"]
+    assert facts["window"] == [32, 16, 16]
     assert facts["training"] == {
         "run": "mine",
         "checkpoint": "best",

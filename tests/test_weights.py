@@ -14,6 +14,7 @@ from monai_vmat.weights import (
     load_checkpoint,
     load_weights,
     read_weights,
+    trained_window,
     trainings_of,
     weight_files,
 )
@@ -162,6 +163,21 @@ def test_what_shipped_files_say_of_their_trainings(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "old.pt")
     files = [tmp_path / f"{name}.pt" for name in ("one", "old", "none", "two")]
     assert trainings_of(files) == [{"run": "one"}, {"run": "two"}]
+
+
+def test_the_window_that_networks_were_judged_with(tmp_path):
+    for name, facts in (
+        ("one", {"window": [64, 48, 32]}),
+        ("same", {"window": [64, 48, 32]}),
+        ("other", {"window": -1}),
+        ("old", {}),
+    ):
+        torch.save(describe(tiny().state_dict(), facts), tmp_path / f"{name}.pt")
+    one, same, other, old, none = (tmp_path / f"{name}.pt" for name in ("one", "same", "other", "old", "none"))
+    assert trained_window(one, 7) == trained_window([old, one, same], 7) == [64, 48, 32] and trained_window(other, 7) == -1
+    assert trained_window(old, 7) == trained_window(none, 7) == 7
+    with pytest.raises(InputError, match=r"different windows: \[64, 48, 32\], -1"):
+        trained_window([one, other], 7)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
