@@ -234,8 +234,6 @@ def test_what_is_shipped_passes(tmp_path):
 @pytest.mark.parametrize("file, protocol_name", [("model.pt", "prostate_sib"), ("openkbp.pt", "openkbp_head_and_neck")])
 def test_shipped_models_say_what_they_are(file, protocol_name):
     path = ROOT / "bundles" / "dose" / "models" / file
-    if not path.is_file():
-        pytest.skip(f"{file} is not shipped yet")
     state, protocol = read_weights(path), load_protocol(protocol_name)
     facts = facts_of(state)
     assert facts["protocol"] == protocol_name and {"run", "commit", "seed", "epochs"} <= set(facts["training"])
