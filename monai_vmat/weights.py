@@ -172,6 +172,17 @@ def load_weights(
     return network
 
 
+def start_from(initial_weights: str | Path | None, *networks: nn.Module) -> None:
+    """Begin a training with the weights of a file in all ``networks`` (the trained and its average), if one is named.
+
+    Raises:
+        InputError: as :func:`load_weights`.
+    """
+    if initial_weights is not None:
+        for network in networks:
+            load_weights(initial_weights, network)
+
+
 def check_and_load(
     path: str | Path,
     network: nn.Module,

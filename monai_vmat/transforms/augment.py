@@ -13,6 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from monai_vmat.case import lps_affine
 from monai_vmat.protocol import Protocol
+from monai_vmat.transforms.turn_beams import outside
 
 
 class RandPatientMotiond(Randomizable, MapTransform):
@@ -64,7 +65,7 @@ class RandPatientMotiond(Randomizable, MapTransform):
             spacing = np.asarray(item[self.spacing_key], np.float64)
             for key in self.key_iterator(item):
                 volume = item[key]
-                fill = self._outside(volume) if key == self.image_key else [0.0] * len(volume)
+                fill = outside(volume, self.protocol) if key == self.image_key else [0.0] * len(volume)
                 item[key] = moved(volume, fill, spacing, degrees, shift_voxels * spacing)
         if add_noise and self.image_key in item:
             image = item[self.image_key].clone()
@@ -72,19 +73,6 @@ class RandPatientMotiond(Randomizable, MapTransform):
             image[0] += torch.randn(image[0].shape, generator=generator) * self.ct_noise_std  # the CT comes first
             item[self.image_key] = image
         return item
-
-    def _outside(self, image: torch.Tensor) -> list[float]:
-        """What each image channel is outside the volume."""
-        fill = []
-        for channel, name in zip(image, self.protocol.channel_names, strict=True):
-            if name == "CT":
-                fill.append(float(channel.min()))
-            elif name in self.protocol.structure_names:
-                constant = bool((channel == channel.flatten()[0]).all())  # an absent structure is absent outside, too
-                fill.append(float(channel.flatten()[0]) if constant else 1.0)
-            else:
-                fill.append(0.0)
-        return fill
 
 
 def moved(
