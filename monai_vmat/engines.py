@@ -46,7 +46,7 @@ class PrepareDoseBatch(PrepareBatch):
     Returns ``(image, reference, args, kwargs)`` as MONAI's trainers expect: ``image`` (B, C, X, Y, Z) float32; ``reference``
     a dict of ``dose`` (B, 1, X, Y, Z) float32 fraction of the prescription (absent at inference), ``structures`` (B, 1, X, Y,
     Z) bits, ``region`` likewise bool, ``prescription_gy`` (B, targets), ``spacing_mm`` (B, 3); ``kwargs`` holds
-    ``constraints`` (B, N) and ``region``, cut like the image.
+    ``constraints`` (B, N), ``spacing_mm`` and ``region``, cut like the image.
 
     Args:
         protocol: the protocol.
@@ -86,7 +86,12 @@ class PrepareDoseBatch(PrepareBatch):
         if self.signed_distances:
             reference["signed_distance_mm"] = self._distances(convert_to_tensor(image, track_meta=False), structures, cuts)
         region = torch.stack([mask[cut] for mask, cut in zip(reference["region"], cuts, strict=True)])
-        return image, reference, (), {"constraints": take("constraints", torch.float32), "region": region}
+        conditions = {
+            "constraints": take("constraints", torch.float32),
+            "region": region,
+            "spacing_mm": reference["spacing_mm"],
+        }
+        return image, reference, (), conditions
 
     @staticmethod
     def _cut(start: Any, shape: Sequence[int]) -> tuple[slice, ...]:

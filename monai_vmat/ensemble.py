@@ -1,4 +1,4 @@
-"""Several predictions of one dose, by several networks and of the mirrored patient: their mean, and how far they differ."""
+"""Several predictions of one dose, by several networks and of the patient mirrored and turned: their mean and their spread."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from monai_vmat.engines import DoseInferer, flag
 from monai_vmat.errors import InputError
 from monai_vmat.protocol import Protocol
 from monai_vmat.transforms.flip_left_right import mirror_constraints, mirror_image
+from monai_vmat.transforms.turn_beams import beam_steps, extent, outside, turned, turned_shape
 
 _LEFT_RIGHT_AXIS = 2  # of (B, C, X, Y, Z)
 
 
 class EnsembleInferer(DoseInferer):
-    """The mean of the predictions of all networks, each of the patient and, with ``flips``, of the mirrored patient.
+    """The mean of the predictions of all networks, each of the patient and of the patient as ``flips`` and ``turns`` say.
 
-    Given one network and no flips it is :class:`~monai_vmat.engines.DoseInferer`. With ``uncertainty``, and always
+    Given one network and neither of them it is :class:`~monai_vmat.engines.DoseInferer`. With ``uncertainty``, and always
     for several networks, the result has a second channel: the predictions' sample standard deviation (n - 1) in each voxel.
 
     Args:
-        protocol: which structures are pairs.
+        protocol: which structures are pairs, and where the beams are.
         flips: predict the mirrored patient, too: paired structures and their constraints change sides, and the dose is
             mirrored back.
-        uncertainty: ``flips`` (these then are predicted), or None.
+        turns: predict the patient turned by every step of the beams, too, and turn the doses back (see
+            :class:`~monai_vmat.transforms.turn_beams.RandBeamTurnd`, with which the network should have been trained); each
+            turn is cut to its dose region. Together with ``flips`` the mirrored patient is turned as well.
+        uncertainty: ``flips`` or ``turns`` (these then are predicted), or None.
         options: of DoseInferer.
 
-    Shapes: as DoseInferer; returns (B, 1, X, Y, Z) or, with the standard deviation, (B, 2, X, Y, Z), fractions of the
-        prescription.
+    Shapes: as DoseInferer, and ``spacing_mm`` (B, 3), which turns need; returns (B, 1, X, Y, Z) or, with the standard
+        deviation, (B, 2, X, Y, Z), fractions of the prescription.
 
     Raises:
-        InputError: for an unknown ``uncertainty``.
+        InputError: for an unknown ``uncertainty``, and for turns where the protocol's beams are no symmetry.
     """
 
     def __init__(
@@ -43,16 +47,18 @@ class EnsembleInferer(DoseInferer):
         *,
         protocol: Protocol,
         flips: bool | str = False,
+        turns: bool | str = False,
         uncertainty: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(roi_size, **options)
-        if uncertainty not in (None, "flips"):
+        if uncertainty not in (None, "flips", "turns"):
             mend = "Leave it out, or name several files: --weights '[a.pt,b.pt]'"
-            raise InputError("--uncertainty", f"'flips' was expected, got {uncertainty!r}", mend)
+            raise InputError("--uncertainty", f"'flips' or 'turns' was expected, got {uncertainty!r}", mend)
         self.protocol = protocol
         self.uncertainty = uncertainty is not None
-        self.flips = flag(flips) or self.uncertainty
+        self.flips = flag(flips) or uncertainty == "flips"
+        self.steps = beam_steps(protocol) if flag(turns) or uncertainty == "turns" else 1
 
     def __call__(
         self,
@@ -61,25 +67,60 @@ class EnsembleInferer(DoseInferer):
         *args: Any,
         constraints: Tensor,
         region: Tensor | None = None,
+        spacing_mm: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         image = convert_to_tensor(inputs, track_meta=False)
         networks = list(network) if isinstance(network, nn.ModuleList) else [network]
         spread = self.uncertainty or len(networks) > 1
         mean, squares = torch.zeros((), device=image.device), torch.zeros((), device=image.device)
-        for count, dose in enumerate(self._predictions(image, networks, constraints, region), 1):
+        for count, dose in enumerate(self._predictions(image, networks, constraints, region, spacing_mm), 1):
             difference = dose - mean  # Welford's update: three volumes in memory, however many predictions
             mean = mean + difference / count
             squares = squares + difference * (dose - mean)
         return torch.cat([mean, (squares / (count - 1)).sqrt()], 1) if spread else mean
 
-    def _predictions(self, image: Tensor, networks: list[Any], constraints: Tensor, region: Tensor | None) -> Iterator[Tensor]:
-        for network in networks:
-            yield super().__call__(image, network, constraints=constraints, region=region)
+    def _predictions(
+        self, image: Tensor, networks: list[Any], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+    ) -> Iterator[Tensor]:
+        yield from self._turned_predictions(image, networks, constraints, region, spacing_mm)
         if self.flips:
             image = torch.stack([mirror_image(one, self.protocol) for one in image])
             constraints = mirror_constraints(constraints, self.protocol)
             region = None if region is None else region.flip(_LEFT_RIGHT_AXIS)
+            for dose in self._turned_predictions(image, networks, constraints, region, spacing_mm):
+                yield dose.flip(_LEFT_RIGHT_AXIS)
+
+    def _turned_predictions(
+        self, image: Tensor, networks: list[Any], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+    ) -> Iterator[Tensor]:
+        for network in networks:
+            yield super().__call__(image, network, constraints=constraints, region=region)
+        if self.steps == 1:
+            return
+        if spacing_mm is None:
+            raise ValueError("turns need spacing_mm")
+        spacings = spacing_mm.double().cpu().numpy()
+        wanted = torch.ones_like(image[:, :1], dtype=torch.bool) if region is None else region
+        old = image.shape[2:4]
+        for step in range(1, self.steps):
+            degrees = 360.0 * step / self.steps
+            shapes = [turned_shape(old, degrees, spacing) for spacing in spacings]
+            shape = tuple(map(max, zip(*shapes, strict=True)))
+            regions = torch.stack(
+                [turned(one.short(), degrees, size, [0.0], shape=shape) for one, size in zip(wanted, spacings, strict=True)]
+            )
+            window = extent(regions.any(0)[0])
+            patients = [
+                turned(one[..., window[2]], degrees, size, outside(one, self.protocol), window[:2], shape)
+                for one, size in zip(image, spacings, strict=True)
+            ]
+            part = (slice(None), slice(None), *window)
             for network in networks:
-                mirrored = super().__call__(image, network, constraints=constraints, region=region)
-                yield mirrored.flip(_LEFT_RIGHT_AXIS)
+                dose = torch.zeros_like(regions, dtype=torch.float32)
+                dose[part] = super().__call__(
+                    torch.stack(patients), network, constraints=constraints, region=regions[part].bool()
+                )
+                yield torch.stack(
+                    [turned(one, -degrees, size, [0.0], shape=old) for one, size in zip(dose, spacings, strict=True)]
+                )

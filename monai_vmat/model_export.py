@@ -36,9 +36,9 @@ def export_model(
     """Write the evaluated (perhaps averaged) weights of a run as a shipped file.
 
     The file is a state dict; its facts (:func:`monai_vmat.weights.facts_of`) are ``protocol``, the network's ``settings``,
-    ``training``: run, commit, epochs, seed, processor, minutes, number of cases, and ``ranges``: what the training's cases were
-    like (:mod:`monai_vmat.training_range`). Nothing in them names a folder, a patient or the machine itself. The file takes its
-    place when its weights, read again, are the run's rounded to ``dtype``.
+    ``training``: run, commit, epochs, seed, initial weights if any, processor, minutes, number of cases, and ``ranges``: what
+    the training's cases were like (:mod:`monai_vmat.training_range`). Nothing in them names a folder, a patient or the machine
+    itself. The file takes its place when its weights, read again, are the run's rounded to ``dtype``.
 
     Args:
         run: the run's folder.
@@ -73,6 +73,7 @@ def export_model(
             "epochs": record["config"]["max_epochs"],
             "seed": record["seed"],
             "commit": record["git_commit"],
+            **({"initial_weights": Path(initial).name} if (initial := record["config"].get("initial_weights")) else {}),
             **_time_and_machine(run, record),
             **{f"{section}_cases": len(record["cases"][section]) for section in ("training", "validation")},
         },

@@ -121,7 +121,7 @@ _EXPECTED: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("warmup_share", "average_decay", "cache_rate"), _share),
     **dict.fromkeys(("flip_probability", "turn_probability", "motion_probability"), _share),
     **dict.fromkeys(("patch_size", "pad_size", "window"), _size),
-    **dict.fromkeys(("amp", "channels_last", "resume", "flips"), _switch),
+    **dict.fromkeys(("amp", "channels_last", "resume", "flips", "turns"), _switch),
     **dict.fromkeys(("spacing_mm", "dose_spacing_mm"), _spacing),
     **dict.fromkeys(("bundle_root", "dataset_dir", "datalist", "output_dir", "run_dir", "predictions_dir", "cache_dir"), _text),
     **dict.fromkeys(("protocol_name", "input", "onnx_file"), _text),

@@ -24,7 +24,7 @@ from monai_vmat.case import V2_SPACING_MM, read_case, read_dose, read_dose_sd, w
 from monai_vmat.dicom.dose import read_dose as read_dicom_dose
 from monai_vmat.dicom.study import find_studies
 from monai_vmat.networks.film_unet import FiLMUNet
-from monai_vmat.weights import describe
+from monai_vmat.weights import describe, load_checkpoint, read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "bundles/dose/configs"
@@ -230,7 +230,7 @@ def test_inference_knows_the_weights_protocol_and_width(trained, tmp_path, head_
         describe(network.state_dict(), {"protocol": head_and_neck.name, "settings": network.settings}), tmp_path / "w.pt"
     )
     options = {"input": tmp_path / "in", "weights": tmp_path / "w.pt", "window": -1, "output_dir": tmp_path / "out"}
-    ensemble = {"weights": f"[{tmp_path / 'w.pt'},{tmp_path / 'w.pt'}]", "uncertainty": "flips"}
+    ensemble = {"weights": f"[{tmp_path / 'w.pt'},{tmp_path / 'w.pt'}]", "uncertainty": "turns"}
     succeed("inference", ("inference.json", "openkbp_inference.json"), **options | ensemble)
     with np.load(tmp_path / "out" / "neck_pred.npz", allow_pickle=False) as saved:
         assert saved["dose"].shape == saved["dose_sd"].shape and saved["dose_sd"].max() > 0
@@ -269,6 +269,19 @@ def test_dicom_in_and_rtdose_out(trained, tmp_path, prostate, make_case, write_d
 
 
 # Sends a signal, as a terminal does, to the command and its workers, when an epoch begins.
+def test_a_training_begins_with_given_weights(trained, tmp_path):
+    """Where nothing is learned the weights in the end are those of the file; weights of another width are refused."""
+    data, out = trained
+    file = next((out / "run" / "checkpoints").glob("best*"))
+    options = SMALL | {"initial_weights": file, "learning_rate": 0, "average_decay": 0.9, "max_epochs": 1, "dataset_dir": data}
+    succeed("training", PROSTATE, output_dir=tmp_path / "run", **options)
+    given, last = read_weights(file), load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    for network in ("network", "evaluated_network"):
+        assert all(torch.equal(last[network][name], tensor) for name, tensor in given.items()), network
+    told = refused("training", PROSTATE, output_dir=tmp_path / "none", **options | {"base_channels": 16})
+    assert "best-epoch" in told and "another architecture" in told
+
+
 SIGNALLER = """
 import os
 from ignite.engine import Events
@@ -289,7 +302,7 @@ class Signaller:
 def test_killed_interrupted_and_resumed_equals_undisturbed(cohorts, tmp_path):
     """SIGTERM in the first epoch, SIGKILL and Ctrl-C in later ones; in the end the weights are the same, bit for bit."""
     data = cohorts["openkbp_head_and_neck"]
-    options = SMALL | {"flip_probability": 0.5, "motion_probability": 0.5, "max_epochs": 7}
+    options = SMALL | {"flip_probability": 0.5, "motion_probability": 0.5, "turn_probability": 0.5, "max_epochs": 7}
     succeed("training", NECK, dataset_dir=data, output_dir=tmp_path / "whole", **options)
     run = tmp_path / "disturbed"
     last = run / "checkpoints" / "last.pt"

@@ -1,5 +1,7 @@
 """The mean and spread of several predictions, by networks and by mirroring."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -76,6 +78,48 @@ def test_flips_join_an_ensemble(prostate):
     torch.testing.assert_close(out[:, 1:], torch.stack(doses).std(0), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("flips", [False, True])
+def test_a_turned_patient_gets_the_turned_dose(head_and_neck, flips):
+    """The law of test-time turns, which no plain network obeys; exact for quarters of a turn."""
+    protocol = replace(head_and_neck, gantry_angles_deg=(0.0, 90.0, 180.0, 270.0))
+    (network,), (image, constraints) = make_networks(protocol, 1), patient(protocol, batch=2, grid=(20, 15, 12))
+    region = torch.zeros(2, 1, 20, 15, 12, dtype=torch.bool)
+    region[0, :, :17, 2:, :] = region[1, :, 2:, :7, 1:9] = True  # together they reach every face, as a cut image's region does
+    here = {"constraints": constraints, "spacing_mm": torch.tensor([[3.0, 3.0, 2.0]] * 2)}
+    inferer = EnsembleInferer((32, 32, 32), protocol=protocol, turns="true", flips=flips)
+    dose = inferer(image, network, region=region, **here)
+    other = inferer(image.rot90(1, (2, 3)), network, region=region.rot90(1, (2, 3)), **here)
+    assert dose.shape == (2, 1, 20, 15, 12)
+    torch.testing.assert_close(other.rot90(-1, (2, 3)), dose, rtol=0, atol=1e-4)
+    plain = DoseInferer((32, 32, 32))
+    one, two = (plain(image.rot90(k, (2, 3)), network, constraints=constraints).rot90(-k, (2, 3)) for k in (0, 1))
+    assert (one - two).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_turns_are_cut_to_their_region_and_put_back_in_place(head_and_neck):
+    """A network that predicts its own CT channel and counts voxels: the mean of nine turns is the smooth channel again."""
+
+    class Echo(nn.Module):
+        def forward(self, image, constraints):
+            sizes.append(tuple(image.shape[2:]))
+            return image[:, :1]
+
+    sizes = []
+    x, y, z = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (60, 30, 8)), indexing="ij")
+    image = torch.zeros(1, head_and_neck.in_channels, 60, 30, 8)
+    image[0, 0] = torch.exp(-((x - 6) ** 2 + 4 * y**2) / 300)
+    region = (image[:, :1] > 0.2) & (z.abs() < 3)
+    inferer = EnsembleInferer(protocol=head_and_neck, turns=True)
+    dose = inferer(image, Echo(), constraints=torch.zeros(1, 10), region=region, spacing_mm=torch.tensor([[2.0, 4.0, 3.0]]))
+    assert (dose - image[:, :1]).abs()[region].max() < 0.02
+    assert sizes[0] == (60, 30, 8) and len(sizes) == 9 and {size[2] for size in sizes[1:]} == {6}
+    assert all(size[0] * size[1] < 60 * 30 * 1.5 for size in sizes[1:])
+
+
 def test_unknown_uncertainty(prostate):
-    with pytest.raises(InputError, match="--uncertainty: 'flips' was expected, got 'dropout'"):
+    with pytest.raises(InputError, match="--uncertainty: 'flips' or 'turns' was expected, got 'dropout'"):
         EnsembleInferer(protocol=prostate, uncertainty="dropout")
+    with pytest.raises(InputError, match="equidistant"):
+        EnsembleInferer(protocol=prostate, turns=True)

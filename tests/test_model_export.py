@@ -35,6 +35,7 @@ def run(tmp_path, prostate, make_case):
         "max_epochs": 5,
         "patch_size": [32, 16, 16],
         "window": "@patch_size",
+        "initial_weights": "/home/secret-host/earlier.pt",
         "network_def": network_def | {"use_film": False},
     }
     config["datalist"] = str(folder / "datalist.json")
@@ -58,6 +59,7 @@ def test_the_best_weights_rounded_and_their_facts(run, tmp_path, prostate, dtype
     assert facts["window"] == [32, 16, 16]
     assert facts["training"] == {
         "run": "mine",
+        "initial_weights": "earlier.pt",
         "checkpoint": "best",
         "epoch": 3,
         "epochs": 5,

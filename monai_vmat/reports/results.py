@@ -33,7 +33,10 @@ _WORST = 3
 # The lines of a model card between which the results stand.
 CARD_BEGIN, CARD_END = "<!-- by python -m monai_vmat.reports results -->", "<!-- end of results -->"
 # By which a training is told.
-_SETTINGS = ("max_epochs", "base_channels", "patch_size", "learning_rate", "average_decay", "flip_probability")
+_SETTINGS = (
+    *("max_epochs", "base_channels", "patch_size", "learning_rate", "average_decay"),
+    *("flip_probability", "turn_probability", "initial_weights"),
+)
 
 
 def write_results(

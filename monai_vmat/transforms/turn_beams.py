@@ -62,7 +62,7 @@ class RandBeamTurnd(Randomizable, MapTransform):
         degrees = 360.0 * step / self.steps
         spacing = np.asarray(item[self.spacing_key], np.float64)
         structures = turned(item[self.structures_key], degrees, spacing, [0.0])
-        window = _extent(unpack_mask(structures, DOSE_REGION, self.protocol)[0])
+        window = extent(unpack_mask(structures, DOSE_REGION, self.protocol)[0])
         for key in self.key_iterator(item):
             if key == self.structures_key:
                 item[key] = structures[(slice(None), *window)]
@@ -141,16 +141,18 @@ def turned(
     x, y = x[:, None], y[None, :]
     source = [(cos * x + sin * y) / spacing_mm[0], (cos * y - sin * x) / spacing_mm[1]]
     # grid_sample counts from -1 to 1 between the outer faces of the first and last voxel, and the last axis first.
-    grid = torch.stack([2 * place / n for place, n in zip(source, old, strict=True)][::-1], -1).float()[None]
-    pixels = volume.float() - torch.tensor(list(fill), dtype=torch.float32)[:, None, None, None]
+    places = [2 * place / n for place, n in zip(source, old, strict=True)]
+    grid = torch.stack(places[::-1], -1)[None].to(volume.device, torch.float32)
+    background = torch.tensor(list(fill), dtype=torch.float32, device=volume.device)[:, None, None, None]
+    pixels = volume.float() - background
     slices = pixels.permute(0, 3, 1, 2).reshape(1, -1, *old)  # all channels and slices by one grid
     mode = "bilinear" if torch.is_floating_point(volume) else "nearest"
     sampled = F.grid_sample(slices, grid, mode=mode, padding_mode="zeros", align_corners=False)
     out = sampled.reshape(len(volume), -1, *grid.shape[1:3]).permute(0, 2, 3, 1)
-    return (out + torch.tensor(list(fill), dtype=torch.float32)[:, None, None, None]).to(volume.dtype).contiguous()
+    return (out + background).to(volume.dtype).contiguous()
 
 
-def _extent(mask: torch.Tensor) -> tuple[slice, ...]:
+def extent(mask: torch.Tensor) -> tuple[slice, ...]:
     """The smallest box around the voxels of (X, Y, Z); all, where there are none."""
     places = torch.nonzero(mask)
     if not len(places):
