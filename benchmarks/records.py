@@ -22,7 +22,7 @@ import torch
 
 from monai_vmat.console import run_command, say, table
 from monai_vmat.errors import InputError
-from monai_vmat.files import read_json, write_json, write_text
+from monai_vmat.files import read_json, text_around, write_json, write_text
 from monai_vmat.provenance import git_commit, hardware, versions
 
 HERE = Path(__file__).resolve().parent
@@ -160,21 +160,15 @@ def page(records: Mapping[str, dict[str, Any]]) -> str:
         used = ", ".join(f"{k} {v}" for k, v in record["versions"].items() if v and k in ("python", "torch", "monai", "numpy"))
         parts += [
             f"## {name}\n\n{record['question']}\n",
-            markdown(record["header"], [[number(cell) for cell in row] for row in record["rows"]]),
+            record_table(record),
             *(f"{note}\n" for note in record["notes"]),
             f"`{record['command']}` on {where}; {used}; commit {(record['commit'] or 'unknown')[:12]}\n",
         ]
     return "\n".join(parts)
 
 
-def with_table(text: str, record: Mapping[str, Any]) -> str:
-    """The text with the record's table and notes between its two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise InputError("README.md", f"has no {BEGIN} and {END}", "Put them where the table belongs")
-    table = markdown(record["header"], [[number(cell) for cell in row] for row in record["rows"]])
-    return f"{before}{BEGIN}\n{table}\n{' '.join(record['notes'])}\n{END}{after}"
+def record_table(record: Mapping[str, Any]) -> str:
+    return markdown(record["header"], [[number(cell) for cell in row] for row in record["rows"]])
 
 
 def judged(found: Mapping[str, Any]) -> list[str]:
@@ -203,8 +197,9 @@ def main() -> int:
     if not records:
         raise InputError(options.results, "holds no records", "Run some benchmarks first")
     write_text(options.out, page(records))
-    if "install" in records:
-        write_text(options.readme, with_table(options.readme.read_text(), records["install"]))
+    if install := records.get("install"):
+        before, after = text_around(options.readme, BEGIN, END)
+        write_text(options.readme, f"{before}{BEGIN}\n{record_table(install)}\n{' '.join(install['notes'])}\n{END}{after}")
     say(f"{len(records)} records in {options.out}")
     return 0
 

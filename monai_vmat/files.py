@@ -152,6 +152,19 @@ def read_json(path: str | Path) -> Any:
         raise InputError(path, f"is not valid JSON ({error})", "Repair or remake the file") from error
 
 
+def text_around(path: str | Path, begin: str, end: str) -> tuple[str, str]:
+    """What stands in a text file before the mark ``begin`` and after the mark ``end``: all but what a program writes there.
+
+    Raises:
+        InputError: when it cannot be read or lacks the marks, in this order.
+    """
+    before, found, rest = read_text(path, MAX_JSON_BYTES).partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise InputError(path, f"the lines {begin} and {end} were expected", "Write them where the program's text shall be")
+    return before, after
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 

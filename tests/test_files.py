@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import MAX_JSON_BYTES, read_json, write_json, write_secret, write_whole
+from monai_vmat.files import MAX_JSON_BYTES, read_json, text_around, write_json, write_secret, write_whole
 
 
 def test_content_and_folders_appear(tmp_path):
@@ -146,3 +146,12 @@ def test_what_is_larger_than_any_such_file_is_not_read(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1e6
+
+
+def test_what_stands_around_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Ä first\n<a>\nold <b> \n</a>\nlast\n", encoding="utf-8")
+    assert text_around(page, "<a>", "</a>") == ("Ä first\n", "\nlast\n")
+    for begin, end in (("<c>", "</a>"), ("<a>", "<c>"), ("</a>", "<a>")):
+        with pytest.raises(InputError, match="page.md: the lines .* were expected"):
+            text_around(page, begin, end)

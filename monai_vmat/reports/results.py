@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from monai_vmat.errors import InputError
-from monai_vmat.files import read_json, write_text, write_whole
+from monai_vmat.files import read_json, text_around, write_text, write_whole
 from monai_vmat.reports.calibration import FILE as CALIBRATION
 from monai_vmat.reports.calibration import calibration_figure
 from monai_vmat.reports.compare import Run, Table, interval, markdown
@@ -72,7 +72,7 @@ def write_results(
     titles = [evaluation.title for evaluation in evaluations]
     if twice := next((title for title in titles if titles.count(title) > 1), None):
         raise InputError(out, f"'{twice}' is given twice", "Name every evaluation once")
-    before, after = _split_card(card) if card else ("", "")
+    before, after = text_around(card, CARD_BEGIN, CARD_END) if card else ("", "")
     folder = (card or out).parent / out.stem
     drawn: dict[str, dict[str, Path]] = {}
     for evaluation in evaluations:
@@ -103,19 +103,6 @@ def write_results(
     if card:
         write_text(card, f"{before}{CARD_BEGIN}\n\n{text('###', card)}\n{CARD_END}{after}")
     return [out, *([card] if card else []), *(path for found in drawn.values() for path in found.values())]
-
-
-def _split_card(card: Path) -> tuple[str, str]:
-    """What stands before and after the results."""
-    try:
-        text = card.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(card, f"cannot be read ({type(error).__name__})", "Name a model card") from error
-    before, begin, rest = text.partition(CARD_BEGIN)
-    _, end, after = rest.partition(CARD_END)
-    if not begin or not end:
-        raise InputError(card, f"the lines {CARD_BEGIN} and {CARD_END} were expected", "Write them where the results shall be")
-    return before, after
 
 
 def _link(picture: Path, document: Path) -> str:
