@@ -101,7 +101,7 @@ class Tally:
 
 def damage(reader: Any, template: Path, folder: Path, seed: int, number: int) -> tuple[Path, str]:
     """Copy a reader's valid files, one of them damaged; that one, and how."""
-    from .fuzz_mutations import mutate
+    from .damage import mutate
 
     rng = random.Random(f"{seed}/{reader.name}/{number}")
     chosen = rng.choice(reader.valid(template))

@@ -14,8 +14,8 @@ import pytest
 from monai_vmat.errors import InputError
 
 from . import fuzz
+from .damage import mutate
 from .fuzz import Tally, Trial, judge
-from .fuzz_mutations import mutate
 
 ROOT = Path(__file__).resolve().parents[2]
 READERS = ("native case", "v2.x case", "prediction", "datalist", "protocol", "DICOM", "NIfTI", "checkpoint")
