@@ -12,9 +12,10 @@ from .values import Mutation
 
 _SETTING_NAMES = (
     "max_epochs val_interval patience learning_rate weight_decay warmup_share max_gradient_norm average_decay base_channels "
-    "patch_size pad_size patches_per_case flip_probability turn_probability motion_probability initial_weights turns window batch_size workers cache_rate cache_dir "
-    "threads amp channels_last resume seed device experiment split dataset_dir datalist output_dir protocol_name constraints "
-    "spacing_mm mapping dose_spacing_mm input weights predictions_dir loss#weights#mse loss#weights network_def#embedding_dim"
+    "patch_size pad_size patches_per_case flip_probability turn_probability motion_probability window batch_size workers "
+    "cache_rate cache_dir threads amp channels_last resume seed device experiment split dataset_dir datalist output_dir "
+    "protocol_name constraints spacing_mm mapping dose_spacing_mm input weights initial_weights turns predictions_dir "
+    "loss#weights#mse loss#weights network_def#embedding_dim"
 ).split()
 
 _SETTING_VALUES: tuple[Any, ...] = (
