@@ -14,7 +14,6 @@ from monai_vmat.openkbp import publisher_split, read_openkbp_patient
 from monai_vmat.protocol import load_protocol
 
 PROTOCOL = load_protocol("openkbp_head_and_neck")
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "openkbp"
 # A voxel 10th from anterior, 20th from the patient's right, 30th from superior: C-order index into 128^3.
 MARKER = (10 * 128 + 20) * 128 + 30
 LAST = 128**3 - 1
@@ -163,12 +162,11 @@ def test_publisher_split_knows_its_patients_only(case_id):
         publisher_split(case_id)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the packed OpenKBP patients are not beside this checkout")
-def test_real_patient_is_upright(tmp_path):
-    spec = importlib.util.spec_from_file_location("openkbp_expand", SHARED / "expand.py")
+def test_real_patient_is_upright(tmp_path, openkbp_dir):
+    spec = importlib.util.spec_from_file_location("openkbp_expand", openkbp_dir / "expand.py")
     expand = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(expand)
-    expand.write_csv(expand.read(SHARED / "train" / "pt_2.npz"), tmp_path / "pt_2")
+    expand.write_csv(expand.read(openkbp_dir / "train" / "pt_2.npz"), tmp_path / "pt_2")
     case = read_openkbp_patient(tmp_path / "pt_2", PROTOCOL)
     x, y, z = range(3)
     center = {name: np.argwhere(mask).mean(0) for name, mask in case.structures.items()}

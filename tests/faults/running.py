@@ -46,6 +46,9 @@ class Running:
     ) -> None:
         paths = [*([str(HOOK)] if events else []), str(ROOT)]
         settings = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": os.pathsep.join(paths), **(events or {})}
+        environment = os.environ | settings
+        if limit_bytes is not None:  # the measurement's own files must not meet the limit
+            environment.pop("COVERAGE_PROCESS_CONFIG", None)
         limit = resource.RLIM_INFINITY if limit_bytes is None else limit_bytes
         with open(log, "wb") as told:
             if program.forked:
@@ -57,7 +60,7 @@ class Running:
                 self._process = subprocess.Popen(
                     [sys.executable, *program.arguments],
                     cwd=ROOT,
-                    env=os.environ | settings,
+                    env=environment,
                     stdout=told,
                     stderr=told,
                     start_new_session=True,
