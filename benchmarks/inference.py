@@ -27,7 +27,7 @@ from monai_vmat.transforms.compose_image import ComposeImaged
 from monai_vmat.transforms.encode_constraints import EncodeConstraintsd
 from monai_vmat.transforms.load_case import LoadCased
 from monai_vmat.transforms.signed_distance import SignedDistanced
-from monai_vmat.weights import build_network, load_weights
+from monai_vmat.weights import build_network, load_weights, trained_window
 
 EXAMPLE = "python benchmarks/inference.py --weights runs/demo/checkpoints/last.pt"
 TARGET, EQUAL_GY = 2.0, 0.1
@@ -37,8 +37,9 @@ def main() -> int:
     parser = records.command_line(__doc__, EXAMPLE, repeats=1)
     records.add_network_options(parser)
     parser.add_argument("--weights", type=Path, required=True, help="a trained checkpoint; its width is used")
-    parser.add_argument("--window", type=int, nargs=3, default=(128, 128, 128), help="voxels (default: %(default)s)")
+    parser.add_argument("--window", type=int, nargs=3, help="voxels (default: the window that the weights were trained with)")
     options = parser.parse_args()
+    window = options.window or trained_window(options.weights, [128, 128, 128])
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -60,10 +61,10 @@ def main() -> int:
         def run() -> None:
             with torch.no_grad():
                 if plain:
-                    inferer = SlidingWindowInferer(options.window, 1, overlap, mode="gaussian", padding_mode="replicate")
+                    inferer = SlidingWindowInferer(window, 1, overlap, mode="gaussian", padding_mode="replicate")
                     dose = inferer(image, lambda windows: network(windows, constraints))
                 else:
-                    inferer = DoseInferer(options.window, overlap=overlap, amp=True, channels_last=True)
+                    inferer = DoseInferer(window, overlap=overlap, amp=True, channels_last=True)
                     dose = inferer(image, network, constraints=constraints, region=region)
             doses[:] = [dose.cpu()]
 
@@ -92,7 +93,7 @@ def main() -> int:
         options,
         f"inference_{device.type}",
         f"A case of 300 x 300 x 160, cropped to {' x '.join(map(str, shape))}; width {width}, "
-        f"windows {' x '.join(map(str, options.window))}, {device.type}.",
+        f"windows {' x '.join(map(str, window))}, {device.type}.",
         ["inferer", "median s", "mean difference Gy", "99th percentile", "most"],
         rows,
         found,
