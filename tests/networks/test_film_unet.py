@@ -41,12 +41,27 @@ def test_widths():
     assert widths == dict(zip(BLOCKS, (8, 16, 32, 64, 64, 32, 16, 8, 8), strict=True))
 
 
+@pytest.mark.parametrize("fold", [1, 2])
 @pytest.mark.parametrize("grid", [(16, 16, 16), (17, 31, 1), (1, 1, 1), (20, 16, 33)])
-def test_any_size(grid):
+def test_any_size(grid, fold):
     with torch.no_grad():
-        dose = network()(*sample(grid))
+        dose = network(fold=fold)(*sample(grid))
     assert dose.shape == (1, 1, *grid)
     assert dose.dtype == torch.float32 and dose.isfinite().all()
+
+
+def test_folding_keeps_every_voxel_in_its_place():
+    """Of a network that sees blocks of 2 x 2 x 2 voxels: input and output channels of a block are its voxels, in one order."""
+    net, seen = network(fold=2), {}
+    image, constraints = sample((32, 32, 64))
+    net.enc1.register_forward_pre_hook(lambda _, args: seen.update(folded=args[0]))
+    net.out_conv.register_forward_hook(lambda *a: seen.update(doses=a[2]))
+    dose = net(image, constraints)
+    assert seen["folded"].shape == (1, 9 * 8, 16, 16, 32) and seen["doses"].shape == (1, 8, 16, 16, 32)
+    corners = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    for number, (i, j, k) in enumerate(corners):
+        assert torch.equal(seen["folded"][0, number::8], image[0, :, i::2, j::2, k::2])
+        assert torch.equal(seen["doses"][0, number], dose[0, 0, i::2, j::2, k::2])
 
 
 def test_padding_repeats_the_border():
@@ -165,7 +180,9 @@ def test_default_constraints_hold_where_none_are_given():
         network(default_constraints=defaults[1:])
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": True}, {"checkpointing": True}, {"use_film": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"attention": True}, {"checkpointing": True}, {"use_film": False}, {"fold": 2}], ids=str
+)
 def test_scripting(options):
     net, (image, constraints) = network(**options), sample((17, 8, 31))
     torch.testing.assert_close(torch.jit.script(net)(image, constraints), net(image, constraints), rtol=0, atol=1e-5)
@@ -212,3 +229,8 @@ def test_wrong_shapes(image, constraints, problem):
 def test_wrong_widths(width):
     with pytest.raises(ValueError, match=f"base_channels must be a positive multiple of 8, got {width}"):
         FiLMUNet(9, base_channels=width)
+
+
+def test_wrong_fold():
+    with pytest.raises(ValueError, match="fold must be positive, got 0"):
+        network(fold=0)
