@@ -118,7 +118,7 @@ class DoseInferer(Inferer):
 
     Args:
         roi_size: window (X, Y, Z); a component of -1 takes the image's own extent. -1 alone: the image in one piece, which
-            is what training patches want.
+            is what training patches want. A call may state another.
         sw_batch_size: windows per forward pass.
         overlap: share of overlap between windows; they are blended with Gaussian weights.
         amp: run the network in bfloat16 where that is safe.
@@ -148,10 +148,12 @@ class DoseInferer(Inferer):
         *args: Any,
         constraints: Tensor,
         region: Tensor | None = None,
+        roi_size: Sequence[int] | int | None = None,
         **kwargs: Any,
     ) -> Tensor:
         image = convert_to_tensor(inputs, track_meta=False)
-        if self.roi_size == -1:
+        window = self.roi_size if roi_size is None else roi_size
+        if window == -1:
             return self._forward(network, image, constraints)
         wanted = torch.ones_like(image[:, :1]) if region is None else region.to(image.dtype)
 
@@ -163,7 +165,7 @@ class DoseInferer(Inferer):
 
         blended = sliding_window_inference(
             torch.cat([image, wanted], 1),
-            self.roi_size,
+            window,
             self.sw_batch_size,
             predict,
             self.overlap,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,11 @@ from monai_vmat.transforms.turn_beams import beam_steps, extent, outside, turned
 _LEFT_RIGHT_AXIS = 2  # of (B, C, X, Y, Z)
 
 
+def are_windows(roi_size: Any) -> bool:
+    """Whether a setting holds several windows: a list of which any is a list itself, since three numbers are one window."""
+    return isinstance(roi_size, (list, tuple)) and any(isinstance(window, (list, tuple)) for window in roi_size)
+
+
 class EnsembleInferer(DoseInferer):
     """The mean of the predictions of all networks, each of the patient and of the patient as ``flips`` and ``turns`` say.
 
@@ -25,6 +30,7 @@ class EnsembleInferer(DoseInferer):
     for several networks, the result has a second channel: the predictions' sample standard deviation (n - 1) in each voxel.
 
     Args:
+        roi_size: the window, see DoseInferer, or a list of windows, one a network: each is used as it was trained.
         protocol: which structures are pairs, and where the beams are.
         flips: predict the mirrored patient, too: paired structures and their constraints change sides, and the dose is
             mirrored back.
@@ -38,12 +44,13 @@ class EnsembleInferer(DoseInferer):
         deviation, (B, 2, X, Y, Z), fractions of the prescription.
 
     Raises:
-        InputError: for an unknown ``uncertainty``, and for turns where the protocol's beams are no symmetry.
+        InputError: for an unknown ``uncertainty``, for turns where the protocol's beams are no symmetry, and for windows that
+            are not as many as the networks.
     """
 
     def __init__(
         self,
-        roi_size: Any = -1,
+        roi_size: Sequence[Any] | int = -1,
         *,
         protocol: Protocol,
         flips: bool | str = False,
@@ -71,7 +78,7 @@ class EnsembleInferer(DoseInferer):
         **kwargs: Any,
     ) -> Tensor:
         image = convert_to_tensor(inputs, track_meta=False)
-        networks = list(network) if isinstance(network, nn.ModuleList) else [network]
+        networks = self._with_windows(list(network) if isinstance(network, nn.ModuleList) else [network])
         spread = self.uncertainty or len(networks) > 1
         mean, squares = torch.zeros((), device=image.device), torch.zeros((), device=image.device)
         for count, dose in enumerate(self._predictions(image, networks, constraints, region, spacing_mm), 1):
@@ -80,8 +87,16 @@ class EnsembleInferer(DoseInferer):
             squares = squares + difference * (dose - mean)
         return torch.cat([mean, (squares / (count - 1)).sqrt()], 1) if spread else mean
 
+    def _with_windows(self, networks: list[Any]) -> list[tuple[Any, Any]]:
+        """Each network with its window."""
+        windows = self.roi_size if are_windows(self.roi_size) else [self.roi_size] * len(networks)
+        if len(windows) != len(networks):
+            problem = f"{len(windows)} windows, networks: {len(networks)}"
+            raise InputError("--window", problem, "Leave it out, state one for all, or one for each file of --weights")
+        return list(zip(networks, windows, strict=True))
+
     def _predictions(
-        self, image: Tensor, networks: list[Any], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+        self, image: Tensor, networks: list[tuple[Any, Any]], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
     ) -> Iterator[Tensor]:
         yield from self._turned_predictions(image, networks, constraints, region, spacing_mm)
         if self.flips:
@@ -92,10 +107,10 @@ class EnsembleInferer(DoseInferer):
                 yield dose.flip(_LEFT_RIGHT_AXIS)
 
     def _turned_predictions(
-        self, image: Tensor, networks: list[Any], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+        self, image: Tensor, networks: list[tuple[Any, Any]], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
     ) -> Iterator[Tensor]:
-        for network in networks:
-            yield super().__call__(image, network, constraints=constraints, region=region)
+        for network, window in networks:
+            yield super().__call__(image, network, constraints=constraints, region=region, roi_size=window)
         if self.steps == 1:
             return
         if spacing_mm is None:
@@ -110,16 +125,16 @@ class EnsembleInferer(DoseInferer):
             regions = torch.stack(
                 [turned(one.short(), degrees, size, [0.0], shape=shape) for one, size in zip(wanted, spacings, strict=True)]
             )
-            window = extent(regions.any(0)[0])
+            cut = extent(regions.any(0)[0])
             patients = [
-                turned(one[..., window[2]], degrees, size, outside(one, self.protocol), window[:2], shape)
+                turned(one[..., cut[2]], degrees, size, outside(one, self.protocol), cut[:2], shape)
                 for one, size in zip(image, spacings, strict=True)
             ]
-            part = (slice(None), slice(None), *window)
-            for network in networks:
+            part = (slice(None), slice(None), *cut)
+            for network, window in networks:
                 dose = torch.zeros_like(regions, dtype=torch.float32)
                 dose[part] = super().__call__(
-                    torch.stack(patients), network, constraints=constraints, region=regions[part].bool()
+                    torch.stack(patients), network, constraints=constraints, region=regions[part].bool(), roi_size=window
                 )
                 yield torch.stack(
                     [turned(one, -degrees, size, [0.0], shape=old) for one, size in zip(dose, spacings, strict=True)]

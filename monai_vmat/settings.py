@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from monai_vmat.datalist import SECTIONS
+from monai_vmat.ensemble import are_windows
 from monai_vmat.errors import InputError
 from monai_vmat.networks.film_unet import NORM_GROUPS
 from monai_vmat.provenance import running_parser
@@ -61,9 +62,18 @@ def _width(value: Any) -> str:
     return "" if fits else f"a multiple of {NORM_GROUPS} up to 4096"
 
 
+def _block(value: Any) -> str:
+    return "" if _whole(value, 1, 8) else "a whole number from 1 to 8"
+
+
 def _size(value: Any) -> str:
     fits = _triple(value, lambda n: _whole(n, 1) or n == -1) or _whole(value, -1, -1)
     return "" if fits else "three whole numbers from 1, or -1 for the whole"
+
+
+def _windows(value: Any) -> str:
+    fits = all(not _size(window) for window in value) if are_windows(value) else not _size(value)
+    return "" if fits else f"{_size(None)}; or a list of such windows, one for each file of --weights"
 
 
 def _spacing(value: Any) -> str:
@@ -120,7 +130,8 @@ _EXPECTED: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("learning_rate", "weight_decay", "max_gradient_norm", "loss_weights_learning_rate"), _positive),
     **dict.fromkeys(("warmup_share", "average_decay", "cache_rate"), _share),
     **dict.fromkeys(("flip_probability", "turn_probability", "motion_probability"), _share),
-    **dict.fromkeys(("patch_size", "pad_size", "window"), _size),
+    **dict.fromkeys(("patch_size", "pad_size"), _size),
+    "window": _windows,
     **dict.fromkeys(("amp", "channels_last", "resume", "flips", "turns"), _switch),
     **dict.fromkeys(("spacing_mm", "dose_spacing_mm"), _spacing),
     **dict.fromkeys(("bundle_root", "dataset_dir", "datalist", "output_dir", "run_dir", "predictions_dir", "cache_dir"), _text),
@@ -128,6 +139,7 @@ _EXPECTED: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("mapping", "vgg_weights", "initial_weights"), _optional_text),
     **{"workers": _number_of, "seed": _seed, "base_channels": _width, "experiment": _name, "split": _section},
     **{"constraints": _numbers_by_name, "loss#weights": _numbers_by_name, "network_def#embedding_dim": _count},
+    "network_def#fold": _block,
     "device": _device,
 }
 

@@ -94,20 +94,15 @@ def trainings_of(weights: str | Path | Sequence[str | Path]) -> list[dict[str, A
 
 
 def trained_window(weights: str | Path | Sequence[str | Path], otherwise: Any) -> Any:
-    """The window that the files' networks were judged with in training; ``otherwise`` where none says so.
+    """The window that the files' networks were judged with in training, or a list of them where they differ; ``otherwise`` for
+    files that do not say.
 
     Group normalisation takes its mean and deviation over the whole window: in a much larger one, padded where the patient ends,
     the same network gives another dose, wrong by many Gy.
-
-    Raises:
-        InputError: when files of an ensemble say different windows.
     """
-    files = [path for path in weight_files(weights) if path.is_file()]
-    said = [window for path in files if (window := facts_of(read_weights(path)).get("window")) is not None]
-    if any(window != said[0] for window in said):
-        problem = f"the networks were trained with different windows: {', '.join(map(str, said))}"
-        raise InputError("--weights", problem, "Predict with one at a time, or state --window")
-    return said[0] if said else otherwise
+    files = weight_files(weights)
+    windows = [facts_of(read_weights(path)).get("window", otherwise) if path.is_file() else otherwise for path in files]
+    return windows[0] if all(window == windows[0] for window in windows) else windows
 
 
 def build_network(

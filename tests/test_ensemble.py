@@ -37,6 +37,20 @@ def test_mean_and_sample_deviation_of_several_networks(head_and_neck):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("turns", [False, True])
+def test_each_network_has_its_own_window(head_and_neck, turns):
+    networks, (image, constraints) = make_networks(head_and_neck, 2), patient(head_and_neck)
+    given = {"constraints": constraints, "spacing_mm": torch.tensor([[3.0, 3.0, 3.0]])}
+    options = {"protocol": head_and_neck, "turns": turns}
+    both = EnsembleInferer([[16, 16, 16], -1], **options)(image, networks, **given)
+    one, two = (EnsembleInferer(window, **options)(image, net, **given) for net, window in zip(networks, ((16,) * 3, -1)))
+    torch.testing.assert_close(both[:, :1], (one + two) / 2, rtol=0, atol=1e-6)
+    assert (EnsembleInferer(-1, **options)(image, networks, **given) - both).abs().max() > 1e-3
+    with pytest.raises(InputError, match="--window: 2 windows, networks: 1"):
+        EnsembleInferer([[16, 16, 16], -1], **options)(image, networks[0], **given)
+
+
+@torch.no_grad()
 def test_one_network_is_the_plain_inferer(head_and_neck):
     (network,), (image, constraints) = make_networks(head_and_neck, 1), patient(head_and_neck)
     region = torch.rand(1, 1, 19, 17, 16) > 0.5

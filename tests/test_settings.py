@@ -39,6 +39,7 @@ def test_what_the_readme_sets_is_good():
     check(["train.json"], **{"cache_dir": "cache", "cache_rate": 0, "loss#weights#negative_dose": 0.2, "seed": 3})
     given = {"constraints": {"Rectum_V50Gy": 0.3}, "window": -1, "dose_spacing_mm": [2.5, 2.5, 2.5], "mapping": "names.json"}
     check(["inference.json"], weights="model.pt", input="case.npz", **given)
+    check(["inference.json"], weights=["a.pt", "b.pt"], window=[[112, 64, 96], -1])
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,8 @@ def test_what_the_readme_sets_is_good():
         ("patch_size", [16, 16], r"three whole numbers from 1, or -1 for the whole expected, got \[16, 16\]"),
         ("patch_size", [-16, 16, 16], "three whole numbers from 1"),
         ("window", 0, "three whole numbers from 1"),
+        ("window", [[16, 16, 16], 0], "three whole numbers .*; or a list of such windows, one for each file of --weights expected"),
+        ("network_def#fold", 9, "a whole number from 1 to 8 expected"),
         ("amp", "maybe", "true or false expected, got 'maybe'"),
         ("experiment", "../mine", "a name, or names with / between them, expected"),
         ("split", "testing", "one of training, validation, test expected"),

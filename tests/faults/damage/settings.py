@@ -15,12 +15,12 @@ _SETTING_NAMES = (
     "patch_size pad_size patches_per_case flip_probability turn_probability motion_probability window batch_size workers "
     "cache_rate cache_dir threads amp channels_last resume seed device experiment split dataset_dir datalist output_dir "
     "protocol_name constraints spacing_mm mapping dose_spacing_mm input weights initial_weights turns predictions_dir "
-    "loss#weights#mse loss#weights network_def#embedding_dim"
+    "loss#weights#mse loss#weights network_def#embedding_dim network_def#fold"
 ).split()
 
 _SETTING_VALUES: tuple[Any, ...] = (
     *(-1, 0, 0.5, -3.5, 10**30, math.nan, math.inf, True, None, "abc", "", "1e", "/nowhere/at/all", "/proc/nowhere", "\0"),
-    *([], [1, 2], [0, 0, 0], [-5, 8, 8], ["a", "b", "c"], [1.5, 1.5, 1.5], {}, {"Rectum_V50Gy": -1}, {"nothing": 0.5}),
+    *([], [1, 2], [0, 0, 0], [-5, 8, 8], ["a", "b", "c"], [[8, 8, 8], 0], [1.5, 1.5, 1.5], {}, {"Rectum_V50Gy": -1}, {"nothing": 0.5}),
     *("$1/0", "$[", "$nothing", "@nowhere", "@max_epochs"),
 )
 
