@@ -96,7 +96,12 @@ class EnsembleInferer(DoseInferer):
         return list(zip(networks, windows, strict=True))
 
     def _predictions(
-        self, image: Tensor, networks: list[tuple[Any, Any]], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+        self,
+        image: Tensor,
+        networks: list[tuple[Any, Any]],
+        constraints: Tensor,
+        region: Tensor | None,
+        spacing_mm: Tensor | None,
     ) -> Iterator[Tensor]:
         yield from self._turned_predictions(image, networks, constraints, region, spacing_mm)
         if self.flips:
@@ -107,7 +112,12 @@ class EnsembleInferer(DoseInferer):
                 yield dose.flip(_LEFT_RIGHT_AXIS)
 
     def _turned_predictions(
-        self, image: Tensor, networks: list[tuple[Any, Any]], constraints: Tensor, region: Tensor | None, spacing_mm: Tensor | None
+        self,
+        image: Tensor,
+        networks: list[tuple[Any, Any]],
+        constraints: Tensor,
+        region: Tensor | None,
+        spacing_mm: Tensor | None,
     ) -> Iterator[Tensor]:
         for network, window in networks:
             yield super().__call__(image, network, constraints=constraints, region=region, roi_size=window)

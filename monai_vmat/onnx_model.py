@@ -25,7 +25,7 @@ def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metad
     """Write ``network`` as one ONNX file of opset 20, for any batch and any image size.
 
     Inputs of the graph: ``image`` (batch, in_channels, x, y, z) and ``constraints`` (batch, constraint_dim), output ``pred``
-    (batch, 1, x, y, z): dose as a fraction of the primary prescription; all float32. Padding to multiples of 16 is inside, as
+    (batch, 1, x, y, z): dose as a fraction of the primary prescription; all float32. Padding to multiples is inside, as
     in the network. MONAI's ``onnx_export`` knows of one input only: it would freeze the constraints.
 
     Args:
@@ -41,8 +41,9 @@ def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metad
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise InputError(path, f"writing ONNX files needs the package {package}", "pip install onnx onnxscript")
-    # Any sizes that differ from each other, from 0 and from 1 will do as an example.
-    image = torch.zeros(2, network.in_channels, 17, 18, 19)
+    # Any sizes that differ from each other, and whose coarsest level has more than one voxel along each axis, will do as an
+    # example: the exporter takes a 1 for a constant.
+    image = torch.zeros(2, network.in_channels, *(network.divisor + more for more in (1, 2, 3)))
     constraints = torch.zeros(2, network.constraint_dim)
     program = torch.onnx.export(
         network.cpu().eval(),
@@ -56,7 +57,7 @@ def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metad
     assert program is not None  # it is None only for the exporter that PyTorch deprecates
     given, cropped = program.model.graph.inputs[0].shape, program.model.graph.outputs[0].shape
     assert given is not None and cropped is not None
-    for axis in (2, 3, 4):  # "x" in place of "Min(x, 16*((x + 15)//16))"
+    for axis in (2, 3, 4):  # "x" in place of the least of x and its next multiple
         cropped[axis] = given[axis]
     program.model.doc_string = RESEARCH_ONLY
     program.model.metadata_props["metadata.json"] = json.dumps(metadata)

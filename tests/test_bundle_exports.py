@@ -1,6 +1,5 @@
 """The conditioned network as TorchScript and ONNX: the same dose, for any image size and batch."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,9 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_vmat.errors import InputError
 from monai_vmat.networks.film_unet import FiLMUNet
-from monai_vmat.onnx_model import export_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "dose" / "configs"
@@ -142,17 +139,3 @@ def test_an_onnx_file_says_what_it_is(onnx_file):
     kept = {p.key: p.value for p in model.metadata_props}
     assert json.loads(kept["metadata.json"]) == json.loads((CONFIGS / "metadata.json").read_text())
     assert "not a medical device" in model.doc_string
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_missing_package_is_named(network, tmp_path, monkeypatch, package):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(InputError, match=rf"needs the package {package}\."):
-        export_onnx(network, tmp_path / "model.onnx", {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_ensemble_is_no_network(network, tmp_path):
-    with pytest.raises(InputError, match="model.onnx: several weight files were named.*Name one"):
-        export_onnx(torch.nn.ModuleList([network, network]), tmp_path / "model.onnx", {})

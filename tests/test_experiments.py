@@ -180,7 +180,9 @@ def test_one_override_sets_a_weight():
     assert openkbp.weights == {"mse": 0.0, "negative_dose": 0.0, "absolute_error": 1.0, "gradient": 0.1, "dvh": 0.5}
 
 
-@pytest.mark.parametrize("name, attribute, value", [("attention", "att1", None), ("no_film", "use_film", True), ("folded", "fold", 1)])
+@pytest.mark.parametrize(
+    "name, attribute, value", [("attention", "att1", None), ("no_film", "use_film", True), ("folded", "fold", 1)]
+)
 def test_architectures_serve_inference_too(name, attribute, value, tmp_path):
     settings = {"base_channels": 8, "weights": str(tmp_path / "none yet.pt")}
     for config in ("train.json", "inference.json"):

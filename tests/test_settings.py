@@ -57,7 +57,11 @@ def test_what_the_readme_sets_is_good():
         ("patch_size", [16, 16], r"three whole numbers from 1, or -1 for the whole expected, got \[16, 16\]"),
         ("patch_size", [-16, 16, 16], "three whole numbers from 1"),
         ("window", 0, "three whole numbers from 1"),
-        ("window", [[16, 16, 16], 0], "three whole numbers .*; or a list of such windows, one for each file of --weights expected"),
+        (
+            "window",
+            [[16, 16, 16], 0],
+            "three whole numbers .*; or a list of such windows, one for each file of --weights expected",
+        ),
         ("network_def#fold", 9, "a whole number from 1 to 8 expected"),
         ("amp", "maybe", "true or false expected, got 'maybe'"),
         ("experiment", "../mine", "a name, or names with / between them, expected"),

@@ -20,7 +20,8 @@ _SETTING_NAMES = (
 
 _SETTING_VALUES: tuple[Any, ...] = (
     *(-1, 0, 0.5, -3.5, 10**30, math.nan, math.inf, True, None, "abc", "", "1e", "/nowhere/at/all", "/proc/nowhere", "\0"),
-    *([], [1, 2], [0, 0, 0], [-5, 8, 8], ["a", "b", "c"], [[8, 8, 8], 0], [1.5, 1.5, 1.5], {}, {"Rectum_V50Gy": -1}, {"nothing": 0.5}),
+    *([], [1, 2], [0, 0, 0], [-5, 8, 8], [[8, 8, 8], 0]),
+    *(["a", "b", "c"], [1.5, 1.5, 1.5], {}, {"Rectum_V50Gy": -1}, {"nothing": 0.5}),
     *("$1/0", "$[", "$nothing", "@nowhere", "@max_epochs"),
 )
 
