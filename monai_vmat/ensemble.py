@@ -89,7 +89,7 @@ class EnsembleInferer(DoseInferer):
 
     def _with_windows(self, networks: list[Any]) -> list[tuple[Any, Any]]:
         """Each network with its window."""
-        windows = self.roi_size if are_windows(self.roi_size) else [self.roi_size] * len(networks)
+        windows: Any = self.roi_size if are_windows(self.roi_size) else [self.roi_size] * len(networks)
         if len(windows) != len(networks):
             problem = f"{len(windows)} windows, networks: {len(networks)}"
             raise InputError("--window", problem, "Leave it out, state one for all, or one for each file of --weights")
