@@ -44,6 +44,9 @@ PLAIN = {
 }
 
 
+NUMPY_1 = np.__version__.startswith("1.")
+
+
 def write(path, data: bytes, descr: str = "|O") -> None:
     """A v2.x file whose metadata consist of these bytes."""
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (), }}".ljust(117) + "\n"
@@ -52,9 +55,9 @@ def write(path, data: bytes, descr: str = "|O") -> None:
 
 
 def pickled(value, protocol: int = 4, numpy_1: bool = False) -> bytes:
-    """What NumPy puts behind an object array's header; NumPy 1 calls its modules differently."""
+    """What NumPy puts behind an object array's header; NumPy 1 calls its modules differently, and so does it here if it runs."""
     data = pickle.dumps(np.asarray(value, dtype=object), protocol)
-    if not numpy_1:
+    if not numpy_1 or NUMPY_1:
         return data
     assert b"numpy._core." in data
     data = b"".join(b"\x8c" + bytes([len(m) - 1]) + m.replace(b"_core", b"core") if m.startswith(b"numpy._core") else m
@@ -90,7 +93,7 @@ def refused(path, data: bytes) -> str:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_plain_values(tmp_path, protocol, numpy_1):
     data = pickled(FACTS, protocol, numpy_1)
-    assert (b"numpy._core" in data) != numpy_1
+    assert (b"numpy._core" in data) != (numpy_1 or NUMPY_1)
     write(tmp_path / "a.npz", data)
     assert repr(read(tmp_path / "a.npz")) == repr(PLAIN)  # types and NaN, too
 

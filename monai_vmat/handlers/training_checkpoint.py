@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,18 @@ def best_checkpoint(folder: str | Path) -> str:
 
 
 def default_weights(
-    bundle_root: str | Path, project_root: str | Path, experiment: str | None = None, shipped: str = "model.pt"
-) -> str:
-    """The best weights of the run ``experiment``; where none is named, those that came with the bundle.
+    bundle_root: str | Path, project_root: str | Path, experiment: str | None = None, shipped: Sequence[str] = ("model.pt",)
+) -> str | list[str]:
+    """The best weights of the run ``experiment``; where none is named, those that came with the bundle, of which several are an
+    ensemble.
 
     Raises:
         InputError: when the run has none. Whether the bundle has any is for those to find out who read them.
     """
     if experiment is not None:
         return best_checkpoint(Path(project_root) / "runs" / str(experiment) / "checkpoints")
-    return str(Path(bundle_root) / "models" / shipped)
+    files = [str(Path(bundle_root) / "models" / name) for name in shipped]
+    return files[0] if len(files) == 1 else files
 
 
 def may_train(run_folder: str | Path, resume: bool | str) -> None:

@@ -193,7 +193,8 @@ def test_a_named_experiment_comes_before_what_is_shipped(tmp_path):
     best = best_checkpoint(tmp_path / "runs" / "mine" / "checkpoints")
     assert default_weights(tmp_path / "bundle", tmp_path, "mine") == best
     assert default_weights(tmp_path / "bundle", tmp_path) == str(tmp_path / "bundle" / "models" / "model.pt")
-    assert default_weights(tmp_path / "bundle", tmp_path, None, "neck.pt").endswith("neck.pt")
+    several = default_weights(tmp_path / "bundle", tmp_path, None, ["neck.pt", "other.pt"])
+    assert several == [str(tmp_path / "bundle" / "models" / name) for name in ("neck.pt", "other.pt")]
     with pytest.raises(InputError, match="Train first"):
         default_weights(tmp_path / "bundle", tmp_path, "another")
 
