@@ -55,7 +55,7 @@ def write(path, data: bytes, descr: str = "|O") -> None:
 
 
 def pickled(value, protocol: int = 4, numpy_1: bool = False) -> bytes:
-    """What NumPy puts behind an object array's header; NumPy 1 calls its modules differently, and so does it here if it runs."""
+    """What NumPy puts behind an object array's header; NumPy 1, which may be the one here, calls its modules differently."""
     data = pickle.dumps(np.asarray(value, dtype=object), protocol)
     if not numpy_1 or NUMPY_1:
         return data
