@@ -222,6 +222,26 @@ def test_the_shipped_model_predicts_by_default_what_it_is_shipped_for(tmp_path):
     assert np.abs(predicted - reference)[reference > 7].mean() < 3
 
 
+def test_the_shipped_ensemble_predicts_by_default(tmp_path, head_and_neck, make_case):
+    """Each of its networks in the window it was trained in, together with how far they differ."""
+    write_case(make_case(head_and_neck, with_dose=False, case_id="neck"), tmp_path / "in" / "neck.npz")
+    options = {"input": tmp_path / "in", "output_dir": tmp_path / "out"}
+    succeed("inference", ("inference.json", "openkbp_inference.json"), **options)
+    with np.load(tmp_path / "out" / "neck_pred.npz", allow_pickle=False) as saved:
+        both = saved["dose"] * saved["dose_scale_gy"]
+        assert saved["dose_sd"].max() > 0
+    single = []
+    for name, window in (("openkbp.pt", "[112,64,96]"), ("openkbp_folded.pt", -1)):
+        out = tmp_path / name
+        weights = ROOT / "bundles" / "dose" / "models" / name
+        options = {"input": tmp_path / "in", "output_dir": out, "weights": weights, "window": window}
+        succeed("inference", ("inference.json", "openkbp_inference.json"), **options)
+        with np.load(out / "neck_pred.npz", allow_pickle=False) as saved:
+            single.append(saved["dose"] * saved["dose_scale_gy"])
+    assert np.abs(single[0] - single[1]).max() > 1
+    np.testing.assert_allclose(both, (single[0] + single[1]) / 2, rtol=0, atol=0.05)
+
+
 def test_inference_knows_the_weights_protocol_and_width(trained, tmp_path, head_and_neck, make_case):
     """The overlay predicts OpenKBP's cases by weights of a width that nobody states; what contradicts a file is one line."""
     write_case(make_case(head_and_neck, with_dose=False, case_id="neck"), tmp_path / "in" / "neck.npz")

@@ -224,14 +224,17 @@ CHECKS = (
 def test_what_is_shipped_passes(tmp_path):
     """The models in the repository: their size, and the checks that read them, with no setting changed."""
     shipped = list((ROOT / "bundles" / "dose" / "models").glob("*.pt"))
-    assert "model.pt" in {path.name for path in shipped} <= {"model.pt", "openkbp.pt"}
+    assert "model.pt" in {path.name for path in shipped} <= {"model.pt", "openkbp.pt", "openkbp_folded.pt"}
     assert sum(path.stat().st_size for path in shipped) <= LARGE_BYTES
     bundle = shutil.copytree(ROOT / "bundles" / "dose", tmp_path / "dose", ignore=shutil.ignore_patterns("runs", "predictions"))
     for check in (files, as_a_fresh_bundle, torchscript):
         check(bundle)
 
 
-@pytest.mark.parametrize("file, protocol_name", [("model.pt", "prostate_sib"), ("openkbp.pt", "openkbp_head_and_neck")])
+@pytest.mark.parametrize(
+    "file, protocol_name",
+    [("model.pt", "prostate_sib"), *((name, "openkbp_head_and_neck") for name in ("openkbp.pt", "openkbp_folded.pt"))],
+)
 def test_shipped_models_say_what_they_are(file, protocol_name):
     path = ROOT / "bundles" / "dose" / "models" / file
     state, protocol = read_weights(path), load_protocol(protocol_name)
