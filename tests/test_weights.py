@@ -41,7 +41,7 @@ def test_facts_travel_beside_the_tensors_of_an_ordinary_state_dict(tmp_path):
 
 @pytest.mark.parametrize("described", [True, False])
 def test_the_network_is_built_by_what_the_file_says_or_shows(tmp_path, prostate, described):
-    network = small(base_channels=16, attention=True)
+    network = small(base_channels=16, attention=True, fold=2)
     state = network.state_dict()
     torch.save({"network": describe(state, {"settings": network.settings}) if described else state}, tmp_path / "w.pt")
     built = build_network(
