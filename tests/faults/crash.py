@@ -57,9 +57,12 @@ class Tally:
     processes_left: list[str] = field(default_factory=list)
 
     @property
+    def wrong(self) -> list[str]:
+        return [*self.work_repeated, *self.partial_files, *self.left_over, *self.processes_left]
+
+    @property
     def survived(self) -> bool:
-        wrong = (*self.work_repeated, *self.partial_files, *self.left_over, *self.processes_left)
-        return not wrong and self.kills == self.rerun_finished == self.identical
+        return not self.wrong and self.kills == self.rerun_finished == self.identical
 
 
 class Campaign:
@@ -252,6 +255,9 @@ def main() -> int:
         "processes left",
     )
     say(table(header, [_row(tally) for tally in tallies]))
+    for tally in tallies:
+        for wrong in tally.wrong:
+            say(f"{tally.program}, {wrong}")
     return 0 if all(tally.survived for tally in tallies) else 1
 
 

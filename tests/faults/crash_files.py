@@ -20,6 +20,7 @@ from monai_vmat.errors import InputError
 from monai_vmat.files import read_json
 from monai_vmat.handlers.run_record import read_metrics
 from monai_vmat.npz import NpzArchive
+from monai_vmat.sweeps.plan import SCRATCH
 from monai_vmat.weights import load_checkpoint
 
 # What two runs of the same work may differ in: how long it took, and how often and on what it was begun.
@@ -27,9 +28,14 @@ MAY_DIFFER = {"seconds", "sessions", "first_epoch", "job"}
 
 
 def visible(out: Path) -> list[Path]:
-    """The files that readers may take; TensorBoard's, whose reader stops at a cut end, and logs apart."""
+    """The files that readers may take; TensorBoard's, whose reader stops at a cut end, and logs apart, and what Ray keeps for
+    itself, which the next session deletes unread."""
     paths = sorted(path for path in out.rglob("*") if path.is_file())
-    return [p for p in paths if not any(part.startswith(".") for part in p.relative_to(out).parts) and not _grows(p)]
+    return [p for p in paths if not any(_is_private(part) for part in p.relative_to(out).parts) and not _grows(p)]
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(".") or name == SCRATCH
 
 
 def _grows(path: Path) -> bool:
