@@ -94,8 +94,8 @@ def test_anatomies_that_cannot_be_planned_are_drawn_again(fake, tmp_path):
 
 
 def test_a_shipped_case_can_be_made_again():
-    """Anatomy to the voxel, its noise but for roundings of another NumPy; dose to tenths of a Gy where another processor adds in
-    another order, and to the bit here."""
+    """Anatomy to the voxel, its noise but for roundings of another NumPy; dose to tenths of a Gy where another processor adds
+    in another order, and to the bit here."""
     case = read_case(SHIPPED / "phantom_001_rectum-first.npz", PROTOCOL)
     facts = case.metadata["plan"]
     phantom = make_phantom(facts["phantom_seed"])
