@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 pytest.importorskip("pydosert", reason="the extra 'planning' is not installed")
@@ -27,9 +28,10 @@ def test_finished_anatomies_are_not_made_again(tmp_path):
     assert "24 of 24 anatomies are there already" in done.stdout and "PTV70 D95" in done.stdout
     for name in ("datalist.json", "README.md"):
         assert (tmp_path / name).read_text() == (SHIPPED / name).read_text(), name
-    sums = [(folder / "SHA256SUMS").read_text().splitlines() for folder in (tmp_path, SHIPPED)]
-    ours, shipped = ([line for line in lines if not line.endswith(".png")] for lines in sums)  # each matplotlib draws its own
-    assert ours == shipped and len(sums[0]) == len(sums[1]) > len(ours) > 24
+    ours, shipped = ((folder / "SHA256SUMS").read_text().splitlines() for folder in (tmp_path, SHIPPED))
+    if f"matplotlib=={matplotlib.__version__}\n" not in (ROOT / "constraints.txt").read_text():  # another draws other pictures
+        ours, shipped = ([line for line in lines if not line.endswith(".png")] for lines in (ours, shipped))
+    assert ours == shipped and len(ours) > 24
 
 
 @pytest.mark.parametrize("arguments", [("--cases", 0), ("--seed", -1), ("--workers", 0)])

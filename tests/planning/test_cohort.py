@@ -94,12 +94,14 @@ def test_anatomies_that_cannot_be_planned_are_drawn_again(fake, tmp_path):
 
 
 def test_a_shipped_case_can_be_made_again():
-    """Anatomy to the voxel, its noise but for roundings of another NumPy; dose to tenths of a Gy where another processor adds
-    in another order, and to the bit here."""
+    """Anatomy to the voxel, its noise but for roundings of NumPy 1; dose to tenths of a Gy where another processor adds in
+    another order, and to the bit here."""
     case = read_case(SHIPPED / "phantom_001_rectum-first.npz", PROTOCOL)
     facts = case.metadata["plan"]
     phantom = make_phantom(facts["phantom_seed"])
     other = phantom.ct_hu != case.ct_hu
+    if not np.__version__.startswith("1."):
+        assert not other.any()
     assert other.mean() < 1e-4 and np.abs(phantom.ct_hu[other].astype(int) - case.ct_hu[other]).max(initial=0) < 10
     for name, mask in case.structures.items():
         np.testing.assert_array_equal(phantom.structures[name], mask)
