@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -38,6 +39,19 @@ def flag(value: bool | str) -> bool:
 def memory_format(channels_last: bool | str) -> torch.memory_format:
     """The memory format of the network's weights."""
     return torch.channels_last_3d if flag(channels_last) else torch.contiguous_format
+
+
+@functools.cache
+def computes_bfloat16(device_type: str) -> bool:
+    """Whether a device computes bfloat16 itself: GPUs do, CPUs from AVX-512 on.
+
+    On other CPUs PyTorch falls back on plain loops: a training step (width 24, 112 x 64 x 96 voxels folded by 2) took 104 s in
+    bfloat16 and 0.97 s in float32 there (AMD EPYC of family 25, model 1; two threads).
+    """
+    native = device_type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if not native:
+        logger.info("This CPU has no AVX-512, and no bfloat16 worth using: networks run in float32")
+    return native
 
 
 class PrepareDoseBatch(PrepareBatch):
@@ -113,15 +127,15 @@ class DoseInferer(Inferer):
 
     MONAI's SlidingWindowInferer hands keyword arguments on whole, so that a batch of two images would break; here every
     window gets the constraint vector of the image it was cut from. Windows without a voxel that may have dose (``region``) are
-    left out, their dose 0. The network runs under bfloat16 autocast if ``amp`` is set, on a CPU and on a GPU alike; the result
-    is float32.
+    left out, their dose 0. The network runs under bfloat16 autocast if ``amp`` is set and the device computes it
+    (:func:`computes_bfloat16`); the result is float32.
 
     Args:
         roi_size: window (X, Y, Z); a component of -1 takes the image's own extent. -1 alone: the image in one piece, which
             is what training patches want. A call may state another.
         sw_batch_size: windows per forward pass.
         overlap: share of overlap between windows; they are blended with Gaussian weights.
-        amp: run the network in bfloat16 where that is safe.
+        amp: run the network in bfloat16 where that is safe, and faster.
         channels_last: hand images over in channels-last format (faster convolutions on most machines).
     """
 
@@ -178,7 +192,8 @@ class DoseInferer(Inferer):
     def _forward(self, network: Callable[..., Tensor], image: Tensor, constraints: Tensor) -> Tensor:
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=self.amp):
+        device = image.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.amp and computes_bfloat16(device)):
             return network(image, constraints).float()
 
 

@@ -43,7 +43,7 @@ def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metad
             raise InputError(path, f"writing ONNX files needs the package {package}", "pip install onnx onnxscript")
     # Any sizes that differ from each other, and whose coarsest level has more than one voxel along each axis, will do as an
     # example: the exporter takes a 1 for a constant.
-    image = torch.zeros(2, network.in_channels, *(network.divisor + more for more in (1, 2, 3)))
+    image = torch.zeros(2, network.in_channels, *(16 * network.fold + more for more in (1, 2, 3)))
     constraints = torch.zeros(2, network.constraint_dim)
     program = torch.onnx.export(
         network.cpu().eval(),

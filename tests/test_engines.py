@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from monai_vmat.engines import DoseInferer, PrepareDoseBatch, flag, memory_format, warmup_cosine
+from monai_vmat.engines import DoseInferer, PrepareDoseBatch, computes_bfloat16, flag, memory_format, warmup_cosine
 from monai_vmat.errors import InputError
 from monai_vmat.masks import DOSE_REGION, bit_names
 from monai_vmat.networks.film_unet import FiLMUNet
@@ -114,12 +114,18 @@ def test_whole_image_at_once_equals_the_network():
     assert torch.allclose(channels_last, network(image, constraints), atol=1e-5)
 
 
-def test_mixed_precision_is_near_and_float32():
+@pytest.mark.parametrize(("capability", "mixed"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_mixed_precision_is_near_and_float32_and_only_where_the_cpu_has_it(capability, mixed, monkeypatch, caplog):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    computes_bfloat16.cache_clear()
     network, image, constraints = tiny(), torch.rand(1, 2, 16, 16, 16), torch.rand(1, 3)
-    with torch.no_grad():
-        full, mixed = (DoseInferer(-1, amp=amp)(image, network, constraints=constraints) for amp in (False, True))
-    assert mixed.dtype == torch.float32 and not torch.equal(full, mixed)
-    assert torch.allclose(full, mixed, atol=0.05)
+    with torch.no_grad(), caplog.at_level("INFO"):
+        full, ours, again = (DoseInferer(-1, amp=amp)(image, network, constraints=constraints) for amp in (False, True, True))
+    computes_bfloat16.cache_clear()
+    assert ours.dtype == torch.float32 and torch.equal(ours, again) and torch.equal(full, ours) != mixed
+    assert torch.allclose(full, ours, atol=0.05)
+    assert caplog.text.count("networks run in float32") == (not mixed)  # told once
+    assert computes_bfloat16("cuda")
 
 
 def test_switches_understand_the_command_line():

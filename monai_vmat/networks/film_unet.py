@@ -13,9 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from monai_vmat.networks.conv3d import Conv3d
 from monai_vmat.networks.group_norm import GroupNorm
 
-# Groups of every GroupNorm, and the factor by which four poolings shrink the grid.
+# Groups of every GroupNorm.
 NORM_GROUPS = 8
-DIVISOR = 16
 # Where the weights themselves show settings: tensor and axis.
 SHOWN_BY = {
     "in_channels": ("enc1.conv1.weight", 1),
@@ -115,9 +114,9 @@ class FiLMUNet(nn.Module):
             no part of the state dict. Without it the constraints must be given, so that no training forgets them.
 
     Shapes:
-        ``image`` (B, in_channels, X, Y, Z), any size: padded inside to multiples of 16 x fold by repeating its far borders, the
-        result cropped again; ``constraints`` (B, constraint_dim). Returns (B, 1, X, Y, Z): dose as a fraction of the primary
-        prescription, float32.
+        ``image`` (B, in_channels, X, Y, Z), any size: padded inside to multiples of 4 x fold by repeating its far borders, the
+        result cropped again; on coarser levels an odd extent is pooled to the half that is rounded up. ``constraints``
+        (B, constraint_dim). Returns (B, 1, X, Y, Z): dose as a fraction of the primary prescription, float32.
 
     Raises:
         ValueError: when ``base_channels`` is not a positive multiple of 8, the inputs' shapes do not fit, or there are neither
@@ -155,7 +154,7 @@ class FiLMUNet(nn.Module):
         self.constraint_dim = constraint_dim
         self.use_film = use_film
         self.fold = fold
-        self.divisor = DIVISOR * fold  # TorchScript reads attributes, not module globals
+        self.divisor = 4 * fold
         defaults = None
         if default_constraints is not None:
             defaults = torch.as_tensor(default_constraints, dtype=torch.float32)
@@ -206,13 +205,13 @@ class FiLMUNet(nn.Module):
         skip4 = self.enc4(_pool(skip3), condition)
         h = self.bottleneck(_pool(skip4), condition)
 
-        up = _upsample(h)
+        up = _upsample(h, skip4)
         h = self.dec4(torch.cat([up, skip4 if self.att4 is None else self.att4(skip4, up)], 1), condition)
-        up = _upsample(h)
+        up = _upsample(h, skip3)
         h = self.dec3(torch.cat([up, skip3 if self.att3 is None else self.att3(skip3, up)], 1), condition)
-        up = _upsample(h)
+        up = _upsample(h, skip2)
         h = self.dec2(torch.cat([up, skip2 if self.att2 is None else self.att2(skip2, up)], 1), condition)
-        up = _upsample(h)
+        up = _upsample(h, skip1)
         h = self.dec1(torch.cat([up, skip1 if self.att1 is None else self.att1(skip1, up)], 1), condition)
         dose = self._head(h)
         if self.fold > 1:
@@ -248,12 +247,14 @@ def _unfold(x: Tensor, n: int) -> Tensor:
 
 
 def _pool(x: Tensor) -> Tensor:
-    # Autocast would pool in float32 on a CPU: the same maxima, with copies to and fro.
+    # An odd last voxel is a maximum of its own. Autocast would pool in float32 on a CPU: the same maxima, with copies to and fro.
     if torch.jit.is_scripting():
-        return F.max_pool3d(x, 2)
+        return F.max_pool3d(x, 2, ceil_mode=True)
     with torch.autocast(x.device.type, enabled=False):
-        return F.max_pool3d(x, 2)
+        return F.max_pool3d(x, 2, ceil_mode=True)
 
 
-def _upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
+def _upsample(x: Tensor, skip: Tensor) -> Tensor:
+    """To the grid that ``x`` was pooled from, which is that of ``skip``."""
+    doubled = F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
+    return doubled[:, :, : skip.shape[2], : skip.shape[3], : skip.shape[4]]
