@@ -31,6 +31,7 @@ TERMS = {
     "combined": {"gradient", "structure", "dvh", "asymmetric"},
     "adversarial": {"gradient", "adversarial"},
     "absolute_structure": {"absolute_error", "gradient", "structure"},
+    "dvh_error": {"dvh_error"},
 }
 
 
