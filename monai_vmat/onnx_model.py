@@ -25,7 +25,7 @@ def export_onnx(network: FiLMUNet | torch.nn.ModuleList, path: str | Path, metad
     """Write ``network`` as one ONNX file of opset 20, for any batch and any image size.
 
     Inputs of the graph: ``image`` (batch, in_channels, x, y, z) and ``constraints`` (batch, constraint_dim), output ``pred``
-    (batch, 1, x, y, z): dose as a fraction of the primary prescription; all float32. Padding to multiples is inside, as
+    (batch, 1, x, y, z): dose as a fraction of the primary prescription; all float32. Padding is inside, as
     in the network. MONAI's ``onnx_export`` knows of one input only: it would freeze the constraints.
 
     Args:
