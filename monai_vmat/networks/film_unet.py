@@ -247,7 +247,7 @@ def _unfold(x: Tensor, n: int) -> Tensor:
 
 
 def _pool(x: Tensor) -> Tensor:
-    # An odd last voxel is a maximum of its own. Autocast would pool in float32 on a CPU: the same maxima, with copies to and fro.
+    # An odd last voxel is its own maximum. Autocast would pool in float32 on a CPU: the same maxima, with copies to and fro.
     if torch.jit.is_scripting():
         return F.max_pool3d(x, 2, ceil_mode=True)
     with torch.autocast(x.device.type, enabled=False):
