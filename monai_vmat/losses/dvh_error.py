@@ -10,7 +10,7 @@ from monai_vmat.losses.structure_loss import StructureLoss
 from monai_vmat.metrics.case_metrics import SMALL_STRUCTURE_VOXELS
 from monai_vmat.protocol import Protocol
 
-TARGET_PERCENTS = (99.0, 95.0, 1.0)
+TARGET_PERCENTS: tuple[float, ...] = (99.0, 95.0, 1.0)
 HOTTEST_CC = 0.1
 
 
