@@ -71,6 +71,23 @@ def test_padding_repeats_the_border():
     torch.testing.assert_close(net(image, constraints), net(padded, constraints)[:, :, :13, :, :15])
 
 
+def test_odd_extents_of_coarser_levels():
+    """Pooled as if their last voxel were there twice, and back on their own grid, none of their voxels shifted."""
+    net, seen = network(), {}
+    for name in ("enc1", "enc2", "enc3", "enc4", "bottleneck", "dec4", "dec3"):
+        getattr(net, name).register_forward_hook(lambda _, args, out, name=name: seen.update({name: (args[0], out)}))
+    with torch.no_grad():
+        net(*sample((20, 28, 36)))
+    grids = [tuple(seen[name][1].shape[2:]) for name in ("enc1", "enc2", "enc3", "enc4", "bottleneck", "dec4", "dec3")]
+    assert grids == [(20, 28, 36), (10, 14, 18), (5, 7, 9), (3, 4, 5), (2, 2, 3), (3, 4, 5), (5, 7, 9)]
+    twice = torch.nn.functional.pad(seen["enc3"][1], (0, 1, 0, 1, 0, 1), mode="replicate")
+    assert torch.equal(seen["enc4"][0], torch.nn.functional.max_pool3d(twice, 2))
+    doubled = torch.nn.functional.interpolate(seen["dec4"][1], size=(6, 8, 10), mode="trilinear")
+    channels = doubled.shape[1]
+    assert torch.equal(seen["dec3"][0][:, :channels], doubled[:, :, :5, :7, :9])
+    assert torch.equal(seen["dec3"][0][:, channels:], seen["enc3"][1])
+
+
 def test_constraints_act():
     net, (image, constraints) = network(), sample()
     constraints.requires_grad_()
