@@ -98,9 +98,8 @@ predictions/grad_loss-weight%_test/evaluation_results.json: | $(VENV)/ready
 	$(call experiment,grad_loss-weight$*,grad_loss,$(lastword $(subst -seed, ,$*)),\
 	    --loss#weights#gradient $(firstword $(subst -seed, ,$*)))
 
-# Two processes of one thread each: most tests start programs, which are busy importing.
 test: $(VENV)/developed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 coverage: $(VENV)/developed
 	$(BIN)/python -m coverage erase
