@@ -14,7 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundles/dose/configs
-DEMO_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/experiments/absolute_error.json','$(CONFIGS)/quick.json'
+# In blocks of 2 x 2 x 2 voxels twice the epochs take half the time.
+DEMO_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/experiments/absolute_structure.json','$(CONFIGS)/experiments/folded.json','$(CONFIGS)/quick.json'
 SHIPPED_CASE := data/cohort/phantom_005_rectum-first.npz
 OPENKBP_CONFIGS := '$(CONFIGS)/train.json','$(CONFIGS)/openkbp.json','$(CONFIGS)/quick.json'
 OPENKBP_SETTINGS := --patch_size "[112,64,96]" --experiment demo-openkbp
@@ -56,7 +57,7 @@ $(VENV)/developed: $(VENV)/ready
 	touch $@
 
 demo: $(VENV)/ready
-	$(BUNDLE) training --config_file "[$(DEMO_CONFIGS)]" --experiment demo --resume true
+	$(BUNDLE) training --config_file "[$(DEMO_CONFIGS)]" --experiment demo --max_epochs 28 --val_interval 14 --resume true
 	$(BUNDLE) evaluating --config_file "[$(DEMO_CONFIGS),'$(CONFIGS)/evaluate.json']" --experiment demo
 	$(REPORTS) evaluation predictions/demo_test
 	$(BUNDLE) inference --config_file $(CONFIGS)/inference.json --input $(SHIPPED_CASE) --output_dir predictions/shipped
@@ -98,8 +99,9 @@ predictions/grad_loss-weight%_test/evaluation_results.json: | $(VENV)/ready
 	$(call experiment,grad_loss-weight$*,grad_loss,$(lastword $(subst -seed, ,$*)),\
 	    --loss#weights#gradient $(firstword $(subst -seed, ,$*)))
 
+# Two processes of one thread each: most tests start programs, which are busy importing.
 test: $(VENV)/developed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 coverage: $(VENV)/developed
 	$(BIN)/python -m coverage erase
