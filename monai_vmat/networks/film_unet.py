@@ -179,6 +179,9 @@ class FiLMUNet(nn.Module):
         self.att2 = AttentionGate(2 * b, 2 * b) if attention else None
         self.att1 = AttentionGate(b, b) if attention else None
         self.out_conv = nn.Conv3d(b, fold**3, 1)
+        with torch.no_grad():  # a block's voxels begin equal, without a checkerboard to unlearn (Aitken 2017, arXiv:1707.02937)
+            for parameter in self.out_conv.parameters():
+                parameter.copy_(parameter[:1].clone())
 
     def forward(self, image: Tensor, constraints: Optional[Tensor] = None) -> Tensor:
         if image.dim() != 5 or image.shape[1] != self.in_channels:

@@ -53,6 +53,7 @@ def test_any_size(grid, fold):
 def test_folding_keeps_every_voxel_in_its_place():
     """Of a network that sees blocks of 2 x 2 x 2 voxels: input and output channels of a block are its voxels, in one order."""
     net, seen = network(fold=2), {}
+    torch.nn.init.normal_(net.out_conv.weight)
     image, constraints = sample((32, 32, 64))
     net.enc1.register_forward_pre_hook(lambda _, args: seen.update(folded=args[0]))
     net.out_conv.register_forward_hook(lambda *a: seen.update(doses=a[2]))
@@ -62,6 +63,17 @@ def test_folding_keeps_every_voxel_in_its_place():
     for number, (i, j, k) in enumerate(corners):
         assert torch.equal(seen["folded"][0, number::8], image[0, :, i::2, j::2, k::2])
         assert torch.equal(seen["doses"][0, number], dose[0, 0, i::2, j::2, k::2])
+
+
+def test_an_untrained_folded_network_makes_no_checkerboard():
+    """The voxels of a block begin equal, and part as soon as their reference doses differ."""
+    net, (image, constraints) = network(fold=2), sample((16, 16, 16))
+    dose = net(image, constraints)
+    blocks = dose[0, 0].unfold(0, 2, 2).unfold(1, 2, 2).unfold(2, 2, 2).flatten(3)
+    torch.testing.assert_close(blocks, blocks[..., :1].expand_as(blocks))
+    assert dose.std() > 0
+    (dose - torch.rand(dose.shape)).square().mean().backward()
+    assert (net.out_conv.weight.grad.std(0) > 0).all()
 
 
 def test_padding_repeats_the_border():
