@@ -32,6 +32,7 @@ TERMS = {
     "adversarial": {"gradient", "adversarial"},
     "absolute_structure": {"absolute_error", "gradient", "structure"},
     "dvh_error": {"dvh_error"},
+    "soft_gamma": {"soft_gamma"},
 }
 
 
