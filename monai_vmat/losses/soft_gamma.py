@@ -51,9 +51,7 @@ class SoftGamma(StructureLoss):
         self.distance_mm = distance_mm
         self.cutoff = cutoff
 
-    def forward(
-        self, pred: Tensor, dose: Tensor, structures: Tensor, signed_distance_mm: Tensor, spacing_mm: Tensor
-    ) -> Tensor:
+    def forward(self, pred: Tensor, dose: Tensor, structures: Tensor, signed_distance_mm: Tensor, spacing_mm: Tensor) -> Tensor:
         square = ((pred - dose) / self.tolerance(dose, spacing_mm)).square()
         failed = square / (1 + square)
         high = dose >= self.cutoff
@@ -69,5 +67,5 @@ class SoftGamma(StructureLoss):
         """The dose difference at which chi is 1, shaped as ``dose``, from central differences (one-sided at the border)."""
         step = spacing_mm.to(dose).view(-1, 3, 1, 1, 1, 1)
         slopes = torch.gradient(dose.detach(), dim=(-3, -2, -1))
-        steep = sum((slope / step[:, axis]).square() for axis, slope in enumerate(slopes))
+        steep = torch.stack([(slope / step[:, axis]).square() for axis, slope in enumerate(slopes)]).sum(0)
         return (self.dose_criterion**2 + self.distance_mm**2 * steep).sqrt()
