@@ -22,6 +22,9 @@ Every anatomy gets a plan that spares the rectum first and one that spares the b
 plan with 50.4 Gy to PTV56. Plans that miss a gate (target coverage, hot spots, organ doses) are made again, anatomies that
 cannot be planned are drawn again. OUT gets the cases, datalist.json (split by anatomy) and README.md with its statistics.
 
+A copy of a cohort grows by more --cases with the seed it was made with. All anatomies are then split anew; to keep the test and
+validation cases of before, name them to data_scripts/make_splits.py (--fractions 1 0 0 --validation-ids ... --test-ids ...).
+
 The cases are synthetic and not validated for clinical use."""
 
 
