@@ -37,9 +37,10 @@ def main() -> int:
     parser = records.command_line(__doc__, EXAMPLE, repeats=1)
     records.add_network_options(parser)
     parser.add_argument("--weights", type=Path, required=True, help="a trained checkpoint; its width is used")
-    parser.add_argument("--window", type=int, nargs=3, help="voxels (default: the window that the weights were trained with)")
+    parser.add_argument("--window", type=int, nargs=3, help="voxels (default: that of the weights' training, 128 128 128 where it saw whole patients)")
     options = parser.parse_args()
-    window = options.window or trained_window(options.weights, [128, 128, 128])
+    window = options.window or trained_window(options.weights, -1)
+    window = [128, 128, 128] if window == -1 else window
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
