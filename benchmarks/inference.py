@@ -37,7 +37,12 @@ def main() -> int:
     parser = records.command_line(__doc__, EXAMPLE, repeats=1)
     records.add_network_options(parser)
     parser.add_argument("--weights", type=Path, required=True, help="a trained checkpoint; its width is used")
-    parser.add_argument("--window", type=int, nargs=3, help="voxels (default: that of the weights' training, 128 128 128 where it saw whole patients)")
+    parser.add_argument(
+        "--window",
+        type=int,
+        nargs=3,
+        help="voxels (default: that of the weights' training, 128 128 128 where it saw whole patients)",
+    )
     options = parser.parse_args()
     window = options.window or trained_window(options.weights, -1)
     window = [128, 128, 128] if window == -1 else window
