@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How well the cohort's planner repeats itself: its plans made again, as predictions to be evaluated.
 
-What a planner does not repeat, no network can foretell: this is the most that a model of these plans can reach. The plans are
-optimised anew for the same anatomies and objectives, with other voxels drawn for the optimisation or, with --sectors, from
-other sliding windows, and scaled to the same PTV70 D95 as all plans are."""
+The plans are optimised anew for the same anatomies and objectives, with other voxels drawn for the optimisation or, with
+--sectors, from other sliding windows, and scaled to the same PTV70 D95 as all plans are. It is a yardstick, no bound: a model
+that predicts the mean of what the planner may do lies nearer to each plan than two plans may lie to each other."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ def main() -> int:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a cohort of data_scripts/make_phantom_cohort.py")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the doses")
     parser.add_argument("--split", choices=SECTIONS, default="test", help="which of its plans (default: %(default)s)")
-    parser.add_argument("--sectors", type=int, metavar="N", help="of the windows to start from, a divisor of 45 (as before)")
+    parser.add_argument("--sectors", type=int, metavar="N", help="of the windows to start from (default: the plan's own)")
     add_workers_option(parser)
     options = parser.parse_args()
-    if options.sectors is not None and (options.sectors < 1 or 45 % options.sectors):
-        parser.error(f"--sectors: a divisor of 45 was expected, got {options.sectors}")
+    try:
+        from monai_vmat.planning.plan import CONTROL_POINTS
+    except ImportError as error:
+        problem = f"needs a package that is not installed ({error.name})"
+        raise InputError("planning", problem, "pip install '.[planning]'") from error
+    if options.sectors is not None and (options.sectors < 1 or CONTROL_POINTS % options.sectors):
+        parser.error(f"--sectors: a divisor of {CONTROL_POINTS} was expected, got {options.sectors}")
     items, protocol = open_cases(options.folder, section=options.split)
     by_patient = [list(plans) for _, plans in groupby(items, lambda item: item["patient"])]
     work = partial(replan, out=options.out, protocol=protocol, sectors=options.sectors)
